@@ -1,0 +1,1 @@
+"""IN WHICH ORDER: one file per flow, the settings and the command line."""

@@ -1,0 +1,1 @@
+"""WHAT HAPPENS: one folder per stage, pure modules and one ``steps.py`` of Prefect tasks each."""
