@@ -1,0 +1,134 @@
+"""The signed envelope of every message between sites.
+
+Why: a mailbox may be run by anybody, so who said what, in which round, about which bytes, is bound by the
+sender's signature. A body is data of a named contract: never code, an import path, a pickle or an address.
+Runs: anywhere. Source: own; Ed25519 (RFC 8032) over domain-separated canonical JSON (RFC 8785).
+"""
+
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.canonical_json import canonical_bytes, parse_canonical
+from data_contracts.errors import ProtocolError
+from data_contracts.plan import PartyName, RunId
+from data_contracts.references import BlobReference
+
+SIGNATURE_DOMAIN = b"motet/envelope/v1\x00"
+MAX_ENVELOPE_BYTES = 4096
+KIB, GIB = 2**10, 2**30
+
+
+class Kind(StrEnum):
+    """What a message may be; each kind has one role that may send it and a size cap."""
+
+    PLAN = "plan"
+    ADVERT = "advert"
+    ADVERTS_CLOSED = "adverts-closed"
+    SHARES = "shares"
+    SHARES_CLOSED = "shares-closed"
+    MASKED = "masked"
+    SURVIVORS = "survivors"
+    CONFIRMATION = "confirmation"
+    CONFIRMATIONS_CLOSED = "confirmations-closed"
+    UNMASKING = "unmasking"
+    RESULT = "result"
+    ABANDONED = "abandoned"
+    RUN_CLOSED = "run-closed"
+    WITHDRAWAL = "withdrawal"
+
+
+COORDINATOR_KINDS = frozenset(
+    {
+        Kind.PLAN,
+        Kind.ADVERTS_CLOSED,
+        Kind.SHARES_CLOSED,
+        Kind.SURVIVORS,
+        Kind.CONFIRMATIONS_CLOSED,
+        Kind.RESULT,
+        Kind.ABANDONED,
+        Kind.RUN_CLOSED,
+    }
+)
+
+# Cap on the body, read before the body is: the masked vector may be large, all else is small.
+MAX_BODY_BYTES: dict[Kind, int] = dict.fromkeys(Kind, 512 * KIB) | {
+    Kind.SHARES: 4096 * KIB,
+    Kind.MASKED: 8 * GIB,
+}
+
+
+class Slot(NamedTuple):
+    """The one place of a message: two different messages for one slot are equivocation."""
+
+    run_id: str
+    round: int
+    attempt: int
+    kind: Kind
+    sender: str
+
+
+class Head(BaseModel):
+    """What the sender signs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    v: Literal[1] = 1
+    run_id: RunId
+    round: int = Field(ge=0, le=100_000)
+    attempt: int = Field(ge=0, le=1000)
+    kind: Kind
+    sender: PartyName
+    plan_digest: str = Field(pattern=r"^([0-9a-f]{64})?$")
+    body: BlobReference
+
+    @property
+    def slot(self) -> Slot:
+        """Where this message belongs."""
+        return Slot(self.run_id, self.round, self.attempt, self.kind, self.sender)
+
+    @property
+    def signed_bytes(self) -> bytes:
+        """The bytes under the signature."""
+        return SIGNATURE_DOMAIN + canonical_bytes(self.model_dump(mode="json"))
+
+
+class Envelope(BaseModel):
+    """A head and its Ed25519 signature (128 hexadecimal characters)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: Head
+    signature: str = Field(pattern=r"^[0-9a-f]{128}$")
+
+    def to_bytes(self) -> bytes:
+        """Serialize to canonical JSON."""
+        return canonical_bytes(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, slot: Slot) -> "Envelope":
+        """Parse an envelope found at ``slot``; the signature is not yet checked.
+
+        Raises:
+            ProtocolError: If it is malformed, too large, or belongs to another slot.
+        """
+        value = parse_canonical(data, who=slot.sender, max_bytes=MAX_ENVELOPE_BYTES)
+        try:
+            envelope = cls.model_validate_json(data)
+        except ValidationError as exc:
+            fields = sorted({str(error["loc"][-1]) for error in exc.errors() if error["loc"]}) or ["envelope"]
+            raise ProtocolError(
+                f"message '{slot.kind}' of '{slot.sender}' has malformed fields: {', '.join(fields)[:200]}"
+            ) from None
+        if envelope.head.slot != slot or not isinstance(value, dict):
+            raise ProtocolError(
+                f"message at the place of '{slot.sender}' ({slot.kind}, round {slot.round}, attempt {slot.attempt}) "
+                f"belongs elsewhere; it was moved or replayed"
+            )
+        if envelope.head.body.bytes > MAX_BODY_BYTES[slot.kind]:
+            raise ProtocolError(
+                f"'{slot.kind}' of '{slot.sender}' announces {envelope.head.body.bytes} bytes, "
+                f"at most {MAX_BODY_BYTES[slot.kind]} are allowed"
+            )
+        return envelope

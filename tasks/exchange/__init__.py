@@ -1,0 +1,1 @@
+"""Signed, write-once messages between sites, and the content-addressed store of blobs."""

@@ -1,0 +1,120 @@
+"""A party's view of the mailbox: it posts signed messages and reads only what verifies.
+
+Why: signing, role, size and digest checks stand in one place, so no reader can forget one.
+Runs: on every site. Source: own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Buffer
+
+from data_contracts.canonical_json import canonical_bytes, parse_canonical
+from data_contracts.envelope import COORDINATOR_KINDS, MAX_BODY_BYTES, Envelope, Head, Kind, Slot
+from data_contracts.errors import ProtocolError
+from data_contracts.plan import RoundPlan
+from data_contracts.references import BlobReference
+from tasks.exchange.identity import Identity, Roster
+from tasks.exchange.mailbox import DirectoryMailbox
+
+
+@dataclass(frozen=True)
+class Message:
+    """A verified message: its head, and its body as a read-only view."""
+
+    head: Head
+    body: memoryview
+
+    def json(self) -> Any:
+        """Parse the body as canonical JSON.
+
+        Raises:
+            ProtocolError: If it is not.
+        """
+        return parse_canonical(
+            bytes(self.body), who=self.head.sender, max_bytes=MAX_BODY_BYTES[self.head.kind]
+        )
+
+
+@dataclass(frozen=True)
+class Board:
+    """The mailbox as seen by one party of one run.
+
+    Args:
+        mailbox: Where messages lie.
+        identity: Who posts here.
+        roster: Whose messages count.
+        run_id: The run.
+    """
+
+    mailbox: DirectoryMailbox
+    identity: Identity
+    roster: Roster
+    run_id: str
+
+    def post(
+        self, kind: Kind, chunks: Sequence[Buffer], *, contract: str, plan: RoundPlan | None = None
+    ) -> BlobReference:
+        """Sign and post one message; posting the same again is a no-op.
+
+        Args:
+            kind: What it is.
+            chunks: The body, in pieces that are not copied.
+            contract: What the body holds, as ``name@version``.
+            plan: The round it belongs to; None for a message about the whole run.
+
+        Raises:
+            Equivocation: If this party posted something else there before.
+        """
+        head = Head(
+            run_id=self.run_id,
+            round=plan.round if plan else 0,
+            attempt=plan.attempt if plan else 0,
+            kind=kind,
+            sender=self.identity.name,
+            plan_digest=plan.digest if plan else "",
+            body=self.mailbox.put_body(chunks, contract=contract),
+        )
+        envelope = Envelope(head=head, signature=self.identity.sign(head.signed_bytes).hex())
+        self.mailbox.post(head.slot, envelope.to_bytes())
+        return head.body
+
+    def post_json(self, kind: Kind, value: Any, *, plan: RoundPlan | None = None) -> None:
+        """Post a body of canonical JSON."""
+        self.post(kind, [canonical_bytes(value)], contract=f"{kind.value}@1", plan=plan)
+
+    def read(self, kind: Kind, sender: str, *, plan: RoundPlan | None = None) -> Message | None:
+        """Read one message of the run or of a round, verified.
+
+        Returns:
+            The message, or None if it is not there (yet).
+
+        Raises:
+            ProtocolError: If something is there that its alleged sender did not say here, or may not say.
+        """
+        return self.read_slot(
+            Slot(self.run_id, plan.round if plan else 0, plan.attempt if plan else 0, kind, sender),
+            plan_digest=plan.digest if plan else "",
+        )
+
+    def read_slot(self, slot: Slot, *, plan_digest: str | None) -> Message | None:
+        """Read whatever stands in a slot; ``plan_digest=None`` leaves the digest to the caller."""
+        data = self.mailbox.read(slot)
+        if data is None:
+            return None
+        envelope = Envelope.from_bytes(data, slot=slot)
+        head = envelope.head
+        if (slot.kind in COORDINATOR_KINDS) != (slot.sender == self.roster.coordinator):
+            raise ProtocolError(f"'{slot.sender}' may not send '{slot.kind}': it is not its role")
+        if not self.roster.verifies(
+            slot.sender, signature=bytes.fromhex(envelope.signature), message=head.signed_bytes
+        ):
+            raise ProtocolError(
+                f"'{slot.kind}' at the place of '{slot.sender}' carries no valid signature of it"
+            )
+        if plan_digest is not None and head.plan_digest != plan_digest:
+            raise ProtocolError(
+                f"'{slot.kind}' of '{slot.sender}' belongs to another plan of round {slot.round}"
+            )
+        return Message(head=head, body=self.mailbox.blobs.open(head.body, who=slot.sender))

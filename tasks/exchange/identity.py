@@ -1,0 +1,104 @@
+"""Who is who: a party's signing key, and the roster of public keys that all have pinned.
+
+Why: a message counts only under a key of the roster. Runs: anywhere.
+Source: Ed25519, RFC 8032, through the ``cryptography`` package.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_contracts.errors import SettingsError
+from data_contracts.plan import PartyName
+
+KEY_BYTES = 32
+
+
+def secret_file(path: Path) -> bytes:
+    """Read a 32-byte secret that only its owner can read, creating it from the system's generator at first.
+
+    Raises:
+        SettingsError: If the file has another size or is readable by others.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(handle, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    if path.stat().st_mode & 0o077:
+        raise SettingsError(f"secret file '{path.name}' is readable by others; run: chmod 600 {path}")
+    secret = path.read_bytes()
+    if len(secret) != KEY_BYTES:
+        raise SettingsError(f"secret file '{path.name}' has {len(secret)} bytes, expected {KEY_BYTES}")
+    return secret
+
+
+class Identity:
+    """A party's name and Ed25519 signing key.
+
+    Args:
+        name: The party.
+        seed: The 32-byte private key.
+    """
+
+    def __init__(self, name: str, seed: bytes) -> None:
+        self.name = name
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign bytes that begin with a domain of their own; 64 bytes."""
+        return self._key.sign(message)
+
+    @property
+    def public_key(self) -> bytes:
+        """Raw public key, 32 bytes."""
+        return self._key.public_key().public_bytes_raw()
+
+
+class Roster(BaseModel):
+    """The parties of a consortium and their pinned public keys (hexadecimal)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coordinator: PartyName
+    keys: dict[PartyName, str] = Field(min_length=3)
+
+    @model_validator(mode="after")
+    def _keys_are_distinct(self) -> Self:
+        if self.coordinator not in self.keys:
+            raise ValueError("the coordinator has no key")
+        if len(set(self.keys.values())) != len(self.keys):
+            raise ValueError("two parties have the same key")
+        if any(len(key) != 2 * KEY_BYTES for key in self.keys.values()):
+            raise ValueError("a public key is not 32 bytes")
+        return self
+
+    @property
+    def partners(self) -> tuple[str, ...]:
+        """Names of all partners, sorted."""
+        return tuple(sorted(set(self.keys) - {self.coordinator}))
+
+    @property
+    def partner_keys(self) -> Mapping[str, bytes]:
+        """Raw public keys of the partners by name."""
+        return {name: bytes.fromhex(self.keys[name]) for name in self.partners}
+
+    def verifies(self, sender: str, *, signature: bytes, message: bytes) -> bool:
+        """Whether ``sender`` is on the roster and signed ``message``."""
+        if sender not in self.keys:
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.keys[sender])).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True

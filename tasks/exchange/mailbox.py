@@ -1,0 +1,60 @@
+"""The mailbox: an append-only board of immutable messages, here a directory.
+
+Why: partners connect outwards only, and crash safety rests on messages that are written once. Whoever runs
+the mailbox may delay or drop a message, but forges nothing: readers check signatures and digests.
+Runs: anywhere. Source: own; first writer wins by ``link(2)``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from typing_extensions import Buffer
+
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Slot
+from data_contracts.errors import Equivocation
+from data_contracts.references import BlobReference
+from tasks.exchange.blob_store import BlobStore
+from tasks.exchange.durable_files import create_once
+
+
+class DirectoryMailbox:
+    """A mailbox in a directory that all parties can reach (one machine, or a shared file system).
+
+    Layout: ``messages/<run>/r<round>-a<attempt>/<kind>/<sender>.json`` and ``blobs/<sha256>``.
+
+    Args:
+        root: Directory of the mailbox; created on the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = BlobStore(root / "blobs")
+
+    def _path(self, slot: Slot) -> Path:
+        step = f"r{slot.round:05d}-a{slot.attempt}"
+        return self.root / "messages" / slot.run_id / step / slot.kind.value / f"{slot.sender}.json"
+
+    def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
+        """Store a body before the envelope that announces it."""
+        return self.blobs.put(chunks, contract=contract)
+
+    def post(self, slot: Slot, envelope: bytes) -> None:
+        """Write an envelope into its slot; the same bytes again are a no-op.
+
+        Raises:
+            Equivocation: If the slot holds different bytes.
+        """
+        path = self._path(slot)
+        if not create_once(path, [envelope]) and self.read(slot) != envelope:
+            raise Equivocation(
+                f"'{slot.sender}' has already posted a different '{slot.kind}' for round {slot.round}, "
+                f"attempt {slot.attempt}; the first one stands"
+            )
+
+    def read(self, slot: Slot) -> bytes | None:
+        """Return the envelope in a slot, or None; never more than a little above the size cap."""
+        try:
+            with self._path(slot).open("rb") as file:
+                return file.read(MAX_ENVELOPE_BYTES + 1)
+        except FileNotFoundError:
+            return None
