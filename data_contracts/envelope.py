@@ -36,7 +36,6 @@ class Kind(StrEnum):
     RESULT = "result"
     ABANDONED = "abandoned"
     RUN_CLOSED = "run-closed"
-    WITHDRAWAL = "withdrawal"
 
 
 COORDINATOR_KINDS = frozenset(

@@ -1,0 +1,1 @@
+"""What the coordinator does with a sum of updates: the server's optimizer step."""

@@ -1,0 +1,1 @@
+"""The round engine: plan, compute, protect, secure sum, combine, over the mailbox. It knows no study."""

@@ -1,0 +1,85 @@
+"""The coordinator's committed decisions, as both sides read them.
+
+Why: who is in, who is late and what comes next is decided once, in a signed write-once message, so that a
+restarted coordinator or partner meets the same decisions. Runs: on every site. Source: own.
+"""
+
+from collections.abc import Collection
+
+from pydantic import ValidationError
+
+from data_contracts.envelope import MAX_BODY_BYTES, Kind, Slot
+from data_contracts.errors import ProtocolError
+from data_contracts.plan import RoundPlan
+from tasks.exchange.board import Board, Message
+
+MAX_ATTEMPTS = 1000
+
+
+def named_senders(message: Message, *, allowed: Collection[str], threshold: int) -> tuple[str, ...]:
+    """Parse the body of a closing message: whom the coordinator counts in a phase.
+
+    Raises:
+        ProtocolError: If it names strangers, repeats a name, or names fewer than the threshold.
+    """
+    value = message.json()
+    senders = value.get("senders") if isinstance(value, dict) and set(value) == {"senders"} else None
+    if (
+        not isinstance(senders, list)
+        or not all(isinstance(name, str) for name in senders)
+        or senders != sorted(set(senders))
+        or not set(senders) <= set(allowed)
+        or len(senders) < threshold
+    ):
+        raise ProtocolError(
+            f"'{message.head.sender}' closed '{message.head.kind}' of round {message.head.round} with a list that is "
+            f"not at least {threshold} sorted names of the phase before"
+        )
+    return tuple(senders)
+
+
+def is_abandoned(board: Board, plan: RoundPlan) -> bool:
+    """Whether the coordinator gave this attempt up."""
+    return board.read(Kind.ABANDONED, board.roster.coordinator, plan=plan) is not None
+
+
+def latest_plan(board: Board, round_number: int) -> tuple[int, RoundPlan | None]:
+    """Find the newest attempt at a round that was not abandoned.
+
+    Returns:
+        The attempt's number, and its plan if it has been published.
+
+    Raises:
+        ProtocolError: If a plan is malformed, or is not what its signed head says.
+    """
+    for attempt in range(MAX_ATTEMPTS):
+        plan = _plan_at(board, round_number, attempt)
+        if plan is None or not is_abandoned(board, plan):
+            return attempt, plan
+    raise ProtocolError(f"round {round_number} was abandoned {MAX_ATTEMPTS} times; start a new run")
+
+
+def _plan_at(board: Board, round_number: int, attempt: int) -> RoundPlan | None:
+    coordinator = board.roster.coordinator
+    slot = Slot(board.run_id, round_number, attempt, Kind.PLAN, coordinator)
+    message = board.read_slot(slot, plan_digest=None)
+    if message is None:
+        return None
+    message.json()  # canonical, or refused
+    try:
+        plan = RoundPlan.model_validate_json(bytes(message.body[: MAX_BODY_BYTES[Kind.PLAN]]))
+    except ValidationError as exc:
+        fields = sorted({".".join(map(str, error["loc"])) or "plan" for error in exc.errors()})
+        raise ProtocolError(
+            f"plan of '{coordinator}' for round {round_number} is refused at: {', '.join(fields)}"
+        ) from None
+    here = (plan.run_id, plan.round, plan.attempt) == (board.run_id, round_number, attempt)
+    if (
+        not here
+        or plan.digest != message.head.plan_digest
+        or not set(plan.cohort) <= set(board.roster.partners)
+    ):
+        raise ProtocolError(
+            f"plan of '{coordinator}' for round {round_number} is for another run, round, attempt or roster"
+        )
+    return plan

@@ -1,0 +1,159 @@
+"""A partner's side of a round: wait for the plan, mask the contribution, help to unmask the sum.
+
+Why: every step reads messages and posts one, and repeats bit for bit after a crash.
+Runs: on the partner. Source: own, around the protocol of ``tasks.secure_aggregation``.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from data_contracts.envelope import Kind
+from data_contracts.errors import ProtocolError, TooFewPartners
+from data_contracts.plan import RoundPlan
+from tasks.exchange.board import Board, Message
+from tasks.rounds.attempts import AttemptVault, vector_digest
+from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
+from tasks.rounds.patience import Patience
+from tasks.rounds.study import Contribution, check_lanes
+from tasks.secure_aggregation import partner as secure_sum
+
+
+async def next_plan(board: Board, round_number: int, *, patience: Patience) -> RoundPlan | None:
+    """Wait for the plan of a round.
+
+    Returns:
+        The plan, or None if the coordinator closed the run before that round.
+
+    Raises:
+        ProtocolError: If the coordinator stays silent, or its plan is malformed.
+    """
+
+    def look() -> RoundPlan | Message | None:
+        _, plan = latest_plan(board, round_number)
+        return plan or board.read(Kind.RUN_CLOSED, board.roster.coordinator)
+
+    found = await patience.until(look)
+    if found is None:
+        raise _silence(board, f"a plan for round {round_number}", patience)
+    return found if isinstance(found, RoundPlan) else None
+
+
+@dataclass(frozen=True)
+class Contributor:
+    """What a partner needs to take part in any round.
+
+    Attributes:
+        board: Its view of the mailbox.
+        vault: Its private memory of attempts.
+        rounding_key: 32 secret bytes that key stochastic rounding; constant over a run, so that a repeated
+            attempt rounds the same way.
+        patience: How long it waits for the coordinator.
+    """
+
+    board: Board
+    vault: AttemptVault
+    rounding_key: bytes
+    patience: Patience
+
+    async def contribute(self, plan: RoundPlan, contribution: Contribution) -> Message:
+        """Take part in one attempt: from the contribution to the coordinator's result.
+
+        Args:
+            plan: The round's plan, already accepted by this site.
+            contribution: One array per lane.
+
+        Returns:
+            The coordinator's result message.
+
+        Raises:
+            TooFewPartners: If the coordinator abandoned the attempt.
+            ProtocolError: If a peer or the coordinator broke the protocol; nothing more was released.
+        """
+        check_lanes(plan, contribution, who=self.board.identity.name)
+        if (result := self._from_coordinator(plan, Kind.RESULT)) is not None:
+            return result
+        root = self.vault.root(plan)
+        if root is not None:
+            await self._speak(plan, contribution, root=root)
+            self.vault.end(plan)
+        return await self._wait(plan, Kind.RESULT)
+
+    async def _speak(self, plan: RoundPlan, contribution: Contribution, *, root: bytes) -> None:
+        me, identity = self.board.identity.name, self.board.identity
+        advertised, advert = secure_sum.begin(
+            plan, me=me, root=root, signer=identity.sign, identities=self.board.roster.partner_keys
+        )
+        self._post(plan, Kind.ADVERT, [memoryview(advert)])
+
+        adverts = await self._closed(plan, Kind.ADVERTS_CLOSED, Kind.ADVERT, allowed=plan.cohort)
+        if me not in adverts:
+            return
+        shared, shares = advertised.share(adverts)
+        self._post(plan, Kind.SHARES, [memoryview(shares)])
+
+        shares_in = await self._closed(plan, Kind.SHARES_CLOSED, Kind.SHARES, allowed=tuple(adverts))
+        if me not in shares_in:
+            return
+        masked, vector = await asyncio.to_thread(
+            shared.mask, shares_in, contribution, rounding_key=self.rounding_key
+        )
+        self.vault.pin(plan, vector_digest(vector))
+        self._post(plan, Kind.MASKED, vector)
+
+        survivors = named_senders(
+            await self._wait(plan, Kind.SURVIVORS), allowed=tuple(shares_in), threshold=plan.threshold
+        )
+        if me not in survivors:
+            return
+        confirmed, confirmation = masked.confirm(survivors)
+        self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
+
+        confirmations = await self._closed(
+            plan, Kind.CONFIRMATIONS_CLOSED, Kind.CONFIRMATION, allowed=survivors
+        )
+        _, unmasking = confirmed.unmask(confirmations)
+        self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
+
+    def _post(self, plan: RoundPlan, kind: Kind, chunks: list[memoryview]) -> None:
+        self.board.post(kind, chunks, contract=f"{kind.value}@1", plan=plan)
+
+    async def _closed(
+        self, plan: RoundPlan, closing: Kind, kind: Kind, *, allowed: tuple[str, ...]
+    ) -> dict[str, bytes]:
+        """Wait until the coordinator closes a phase, then read what it counted."""
+        message = await self._wait(plan, closing)
+        bodies = {}
+        for sender in named_senders(message, allowed=allowed, threshold=plan.threshold):
+            found = self.board.read(kind, sender, plan=plan)
+            if found is None:
+                raise ProtocolError(
+                    f"'{message.head.sender}' counts a '{kind}' of '{sender}' in round {plan.round} that is not there"
+                )
+            bodies[sender] = bytes(found.body)
+        return bodies
+
+    def _from_coordinator(self, plan: RoundPlan, kind: Kind) -> Message | None:
+        return self.board.read(kind, self.board.roster.coordinator, plan=plan)
+
+    async def _wait(self, plan: RoundPlan, kind: Kind) -> Message:
+        def look() -> Message | None:
+            if (message := self._from_coordinator(plan, kind)) is not None:
+                return message
+            if is_abandoned(self.board, plan):
+                raise TooFewPartners(
+                    f"'{self.board.roster.coordinator}' abandoned round {plan.round}, attempt {plan.attempt}: fewer than "
+                    f"{plan.threshold} of {len(plan.cohort)} partners answered; nothing was released"
+                )
+            return None
+
+        message = await self.patience.until(look)
+        if message is None:
+            raise _silence(self.board, f"'{kind}' of round {plan.round}", self.patience)
+        return message
+
+
+def _silence(board: Board, what: str, patience: Patience) -> ProtocolError:
+    return ProtocolError(
+        f"'{board.roster.coordinator}' sent no {what} within {patience.deadline_seconds:g} s",
+        advice="check that the coordinator runs and the mailbox is reachable, then run again: it resumes",
+    )

@@ -1,0 +1,43 @@
+"""Waiting for messages: how often to look, and how long.
+
+Why: the mailbox is passive, so every party polls; one place decides the pace. Runs: on every site.
+Source: own.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a party waits.
+
+    Attributes:
+        deadline_seconds: Give up after this long.
+        first_look_seconds: First pause between two looks; doubled until ``last_look_seconds``.
+        last_look_seconds: Longest pause between two looks.
+    """
+
+    deadline_seconds: float
+    first_look_seconds: float = 0.005
+    last_look_seconds: float = 0.2
+
+    async def until(self, look: Callable[[], Found | None]) -> Found | None:
+        """Call ``look`` until it finds something.
+
+        Returns:
+            What it found, or None if the deadline passed first.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.deadline_seconds
+        pause = self.first_look_seconds
+        while (found := look()) is None:
+            if loop.time() >= deadline:
+                return None
+            await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
+            pause = min(pause * 2, self.last_look_seconds)
+        return found
