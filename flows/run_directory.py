@@ -1,0 +1,137 @@
+"""The directory of a run: what was asked, who holds it, where everything lies.
+
+Why: the same command after a crash must find its run again, and two commands must not work on one run.
+Runs: on one machine. Source: own; ``flock(2)`` is freed by the kernel when its holder dies.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from data_contracts.canonical_json import canonical_bytes
+from data_contracts.errors import SettingsError
+from flows.settings import RunSettings
+from flows.sites import COORDINATOR, Site
+from tasks.exchange.durable_files import create_once, replace_whole
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's directory.
+
+    Attributes:
+        path: ``<home>/runs/<run id>``.
+    """
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def mailbox(self) -> Path:
+        """Directory of the mailbox."""
+        return self.path / "mailbox"
+
+    @property
+    def coordinator(self) -> Site:
+        """The coordinator's site."""
+        return Site(COORDINATOR, self.path / COORDINATOR)
+
+    def partner(self, name: str) -> Site:
+        """A partner's site."""
+        return Site(name, self.path / "partners" / name)
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the run computes, as frozen at its start."""
+        return RunSettings.model_validate(json.loads((self.path / "run.json").read_bytes())["settings"])
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the run left, or None while it is unfinished."""
+        try:
+            return dict(json.loads((self.path / "result.json").read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def write_result(self, value: dict[str, Any]) -> None:
+        """Mark the run as finished."""
+        replace_whole(
+            self.path / "result.json", [json.dumps(value, indent=2, sort_keys=True).encode() + b"\n"]
+        )
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            SettingsError: If another process holds it.
+        """
+        with (self.path / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise SettingsError(
+                    f"run '{self.run_id}' is already being worked on by process {lock.read().strip() or '?'}",
+                    advice="wait for it, or start another run with --fresh",
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a living process works on it."""
+        try:
+            with self.held():
+                return False
+        except SettingsError:
+            return True
+
+
+def create_run(
+    home: Path, *, settings: RunSettings, now: datetime, run_id: str | None = None
+) -> RunDirectory:
+    """Make the directory of a new run.
+
+    Raises:
+        SettingsError: If a run of that name exists with other settings.
+    """
+    name = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = RunDirectory(home / "runs" / name)
+    content = {
+        "run_id": name,
+        "created": now.isoformat(timespec="seconds"),
+        "settings": settings.model_dump(mode="json"),
+    }
+    if not create_once(run.path / "run.json", [canonical_bytes(content)]) and run.settings != settings:
+        raise SettingsError(
+            f"run '{name}' exists with other settings",
+            advice="leave out --run-id to start a new run, or repeat the settings of `motet runs`",
+        )
+    return run
+
+
+def list_runs(home: Path) -> list[RunDirectory]:
+    """All runs under a home, oldest first."""
+    return [RunDirectory(path.parent) for path in sorted((home / "runs").glob("*/run.json"))]
+
+
+def find_unfinished(home: Path, settings: RunSettings) -> RunDirectory | None:
+    """The newest run with these settings that stopped before its end and that nobody works on."""
+    for run in reversed(list_runs(home)):
+        if run.result is None and run.settings == settings and not run.is_held:
+            return run
+    return None

@@ -1,0 +1,81 @@
+"""The settings of a consortium run on one machine.
+
+Why: one frozen object at the edge; everything inside takes plain arguments. Runs: anywhere. Source: own;
+defaults as measured in docs/results.md.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.canonical_json import digest_of
+from data_contracts.errors import SettingsError
+
+
+class RunSettings(BaseModel):
+    """What a run computes. Two runs with equal settings and data give the same model.
+
+    Attributes:
+        data: ``embedded`` (real molecules, simulated assays), or the directory of an imported dataset.
+        partners: Number of simulated companies.
+        seed: Public seed of the split into companies, of the initial trunk and of the training order.
+        rounds: Rounds of federated training.
+        local_epochs: Passes over its training data that a partner makes in a round.
+        hidden: Width of the trunk.
+        dropout: Share of hidden units dropped while training.
+        learning_rate: Adam's, on the partner.
+        batch_size: Molecules in a minibatch.
+        weight_decay: L2 penalty of the local optimizer.
+        server_learning_rate: Factor on the mean update; 1 is federated averaging.
+        ring_bits: Ring of the masked update: 16 (up to 16 partners) or 32.
+        value_bits: Bits of a quantized coordinate, sign included.
+        clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
+        pooled_arm: Also train the upper bound that sees all data (possible in simulation only).
+        permuted_labels: Shuffle the labels: a control that must show no uplift.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "embedded"
+    partners: int = Field(default=4, ge=3, le=20)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    rounds: int = Field(default=12, ge=1, le=1000)
+    local_epochs: int = Field(default=1, ge=1, le=100)
+    hidden: int = Field(default=128, ge=1, le=8192)
+    dropout: float = Field(default=0.6, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    batch_size: int = Field(default=64, ge=1, le=65536)
+    weight_decay: float = Field(default=1e-6, ge=0, le=1)
+    server_learning_rate: float = Field(default=1.0, gt=0, le=10)
+    ring_bits: Literal[16, 32] = 16
+    value_bits: int = Field(default=12, ge=4, le=24)
+    clip_ceiling: float = Field(default=0.25, gt=0, le=1000)
+    pooled_arm: bool = True
+    permuted_labels: bool = False
+
+    @property
+    def threshold(self) -> int:
+        """Partners that must stay to the end of a round: floor(2n/3) + 1 (Bonawitz et al. 2017, active adversary)."""
+        return 2 * self.partners // 3 + 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the settings, hexadecimal."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+def settings_from(values: dict[str, object]) -> RunSettings:
+    """Build settings from what a user gave, leaving out what was not given (None).
+
+    Raises:
+        SettingsError: If a value is out of range; names it and what was expected.
+    """
+    try:
+        return RunSettings.model_validate(
+            {name: value for name, value in values.items() if value is not None}
+        )
+    except ValidationError as exc:
+        wrong = "; ".join(
+            f"--{str(error['loc'][0]).replace('_', '-')}: {error['msg']}" for error in exc.errors()
+        )
+        raise SettingsError(f"the settings cannot work: {wrong}") from None
