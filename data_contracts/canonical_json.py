@@ -50,7 +50,9 @@ def parse_canonical(data: bytes, *, who: str, max_bytes: int) -> Any:
     except (ValueError, RecursionError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"message of '{who}' is not canonical JSON; the sender must repeat it") from exc
     if again != data:
-        raise ProtocolError(f"message of '{who}' is JSON but not in canonical form; the sender must repeat it")
+        raise ProtocolError(
+            f"message of '{who}' is JSON but not in canonical form; the sender must repeat it"
+        )
     return value
 
 

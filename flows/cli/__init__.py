@@ -1,0 +1,71 @@
+"""The command line: one obvious command, one line of advice for every error.
+
+Why: `motet --help` answers at once, so nothing heavy is imported before a command needs it.
+Runs: anywhere. Source: own.
+"""
+
+import errno
+import json
+import sys
+from collections.abc import Sequence
+
+from data_contracts.errors import MotetError
+from flows.cli.parser import build_parser, load_handler
+
+EXIT_INTERRUPTED = 130
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+EXIT_SYSTEM = 74  # EX_IOERR
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments; those of the process if None.
+
+    Returns:
+        Exit code: 0, or that of the error's branch.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        outcome = load_handler(arguments)(arguments)
+    except MotetError as exc:
+        return _refuse(arguments.json, type(exc).__name__, str(exc), exc.advice, exc.exit_code)
+    except KeyboardInterrupt:
+        return _refuse(
+            arguments.json,
+            "Interrupted",
+            "stopped by you",
+            "run the same command again: it resumes",
+            EXIT_INTERRUPTED,
+        )
+    except OSError as exc:
+        advice = (
+            "free space and run the same command again: it resumes"
+            if exc.errno == errno.ENOSPC
+            else ("check that the path exists and may be written, then run the same command again")
+        )
+        return _refuse(
+            arguments.json, "SystemError", f"the system refused: {exc.strerror}", advice, EXIT_SYSTEM
+        )
+    except BaseException as exc:
+        if getattr(arguments, "verbose", False) or isinstance(exc, SystemExit):
+            raise
+        # Its text could hold a confidential value, so only its kind is shown.
+        return _refuse(
+            arguments.json,
+            "Bug",
+            f"motet failed with an unexpected {type(exc).__name__}",
+            "this is a bug of motet: repeat with --verbose to see where, and report it without your data",
+            EXIT_BUG,
+        )
+    if arguments.json:
+        print(json.dumps(outcome, sort_keys=True))
+    return 0
+
+
+def _refuse(as_json: bool, kind: str, message: str, advice: str, exit_code: int) -> int:  # noqa: FBT001 - private
+    print(f"error: {message}\n  try: {advice}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"advice": advice, "error": kind, "exit_code": exit_code, "message": message}))
+    return exit_code

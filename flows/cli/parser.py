@@ -1,0 +1,168 @@
+"""All commands and their arguments, with an example each.
+
+Why: in one place a person sees what motet can be asked. Runs: anywhere. Source: own.
+"""
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DEFAULT_HOME = Path("motet-home")
+
+
+def _example(text: str) -> dict[str, Any]:
+    return {"epilog": f"example:\n  {text}", "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of ``motet``; imports nothing heavy."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--json", action="store_true", help="print one JSON object on the last line of the output"
+    )
+    shared.add_argument(
+        "--verbose", action="store_true", help="show the full log, and tracebacks of unexpected errors"
+    )
+    shared.add_argument(
+        "--home",
+        type=Path,
+        default=DEFAULT_HOME,
+        help="where runs, models and services live (default: ./motet-home)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="motet",
+        description="Rival companies train one model together; every record stays behind its owner's firewall.",
+        **_example(
+            "motet run              # four simulated companies, real molecules, ends with registered models"
+        ),
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands, shared)
+    _add_import(commands, shared)
+    _add_predict(commands, shared)
+    _add_contracts(commands, shared)
+    for name, text in (
+        ("up", "start Prefect, MLflow and the scheduled deployment on this machine"),
+        ("down", "stop what `motet up` started"),
+        ("status", "say what runs, and where to look"),
+    ):
+        _add(commands, shared, name, text, handler=f"flows.cli.services:{name}", example=f"motet {name}")
+    _add(
+        commands,
+        shared,
+        "runs",
+        "list the runs under this home",
+        handler="flows.cli.runs:runs",
+        example="motet runs --json",
+    )
+    return parser
+
+
+def load_handler(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    """Import the function behind the chosen command."""
+    module, function = arguments.handler.split(":")
+    handler: Callable[[argparse.Namespace], dict[str, Any]] = getattr(
+        importlib.import_module(module), function
+    )
+    return handler
+
+
+def _add(
+    commands: Any, shared: argparse.ArgumentParser, name: str, text: str, *, handler: str, example: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, parents=[shared], **_example(example)
+    )
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
+    run = _add(
+        commands,
+        shared,
+        "run",
+        "run a whole consortium (coordinator and partners) on this machine, to a registered model",
+        handler="flows.cli.run:run",
+        example="motet run --data motet-home/data/chembl-4 --hidden 400 --seed 1",
+    )
+    data = run.add_argument_group("data (default: real molecules with simulated assays)")
+    data.add_argument("--data", help="directory of an imported dataset, as `motet import` prints it")
+    data.add_argument(
+        "--activities", type=Path, help="your own activities (Parquet, Arrow or CSV), split among companies"
+    )
+    data.add_argument("--structures", type=Path, help="your own structures; needed with --activities")
+    data.add_argument(
+        "--assays", type=Path, help="your own assays; without it thresholds 5.5, 6.5, 7.5 apply to all"
+    )
+    data.add_argument("--partners", type=int, help="number of simulated companies, 3 to 20 (default: 4)")
+    data.add_argument(
+        "--permuted-labels", action="store_true", default=None, help="control: shuffled labels, no uplift"
+    )
+    learning = run.add_argument_group("training")
+    learning.add_argument(
+        "--seed", type=int, help="public seed of the split and of the training (default: 0)"
+    )
+    learning.add_argument("--rounds", type=int, help="rounds of federated training")
+    learning.add_argument(
+        "--local-epochs", type=int, help="passes over its data that a partner makes in a round"
+    )
+    learning.add_argument("--hidden", type=int, help="width of the shared trunk")
+    learning.add_argument("--learning-rate", type=float, help="Adam's, on the partner")
+    learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
+    learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
+    learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
+    learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
+    learning.add_argument(
+        "--no-pooled-arm", dest="pooled_arm", action="store_false", default=None, help="skip the upper bound"
+    )
+    which = run.add_argument_group("which run")
+    which.add_argument("--run-id", help="name of the run; the same name resumes it")
+    which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
+
+
+def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "import a public table and split it into simulated companies"
+    importing = commands.add_parser("import", help=text, description=text)
+    formats = importing.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    wide = _add(
+        formats,
+        shared,
+        "wide",
+        "a table with one SMILES column and one numeric column per target",
+        handler="flows.cli.importing:wide",
+        example="motet import wide chembl_5thresh.csv.gz --partners 4",
+    )
+    wide.add_argument("file", type=Path, help="CSV (also .gz) or Parquet")
+    wide.add_argument("--partners", type=int, default=4, help="number of simulated companies (default: 4)")
+    wide.add_argument("--seed", type=int, default=0, help="public seed of the split (default: 0)")
+    wide.add_argument("--name", help="name of the dataset (default: from the file)")
+
+
+def _add_predict(commands: Any, shared: argparse.ArgumentParser) -> None:
+    predict = _add(
+        commands,
+        shared,
+        "predict",
+        "predict with a registered model",
+        handler="flows.cli.predict:predict",
+        example="motet predict partner-a-qsar@challenger 'CC(=O)Oc1ccccc1C(=O)O'",
+    )
+    predict.add_argument("model", help="NAME, NAME@ALIAS, NAME/VERSION, or the directory of a model")
+    predict.add_argument("smiles", nargs="*", help="structures; quote them")
+    predict.add_argument("--input", type=Path, help="a file with one SMILES per line")
+    predict.add_argument("--endpoint", action="append", help="only this endpoint; may be repeated")
+
+
+def _add_contracts(commands: Any, shared: argparse.ArgumentParser) -> None:
+    contracts = _add(
+        commands,
+        shared,
+        "contracts",
+        "list the data contracts, or show one: columns, types, rules",
+        handler="flows.cli.contracts:contracts",
+        example="motet contracts activities",
+    )
+    contracts.add_argument("name", nargs="?", help="name of a contract")
