@@ -18,6 +18,7 @@ from data_contracts.references import BlobReference
 from tasks.exchange.board import Board, Message
 from tasks.rounds.committed import latest_plan, named_senders
 from tasks.rounds.patience import Patience
+from tasks.rounds.study import CoordinatorInputs, Study
 from tasks.secure_aggregation import coordinator as secure_sum
 
 logger = logging.getLogger(__name__)
@@ -162,3 +163,35 @@ class RoundConductor:
             f"round {plan.round}, attempt {plan.attempt}: {len(arrived)} of {len(plan.cohort)} partners sent '{kind}', "
             f"{plan.threshold} are needed; missing or refused: {', '.join(absent)}; nothing was released"
         )
+
+
+async def conduct(
+    board: Board,
+    plan: RoundPlan,
+    *,
+    study: Study[Any, CoordinatorInputs, dict[str, Any]],
+    inputs: CoordinatorInputs,
+) -> dict[str, Any]:
+    """Conduct a published round to its public outcome; a finished round is found again.
+
+    Args:
+        board: The coordinator's board.
+        plan: The published plan.
+        study: What to do with the sum.
+        inputs: The study's own inputs on this side.
+
+    Returns:
+        The outcome as announced: JSON, public, with ``survivors`` added.
+
+    Raises:
+        TooFewPartners: If the attempt was abandoned.
+    """
+    found = board.read(Kind.RESULT, board.roster.coordinator, plan=plan)
+    if found is not None:
+        return dict(found.json())
+    conductor = RoundConductor(board=board, plan=plan)
+    total = await conductor.secure_sum()
+    outcome = await asyncio.to_thread(study.combine, plan, total.values, len(total.survivors), inputs)
+    outcome = outcome | {"survivors": list(total.survivors)}
+    conductor.announce(outcome)
+    return outcome

@@ -6,6 +6,8 @@ Runs: on the partner. Source: own, around the protocol of ``tasks.secure_aggrega
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from data_contracts.envelope import Kind
 from data_contracts.errors import ProtocolError, TooFewPartners
@@ -14,7 +16,7 @@ from tasks.exchange.board import Board, Message
 from tasks.rounds.attempts import AttemptVault, vector_digest
 from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
 from tasks.rounds.patience import Patience
-from tasks.rounds.study import Contribution, check_lanes
+from tasks.rounds.study import Contribution, read_contribution
 from tasks.secure_aggregation import partner as secure_sum
 
 
@@ -55,28 +57,27 @@ class Contributor:
     rounding_key: bytes
     patience: Patience
 
-    async def contribute(self, plan: RoundPlan, contribution: Contribution) -> Message:
-        """Take part in one attempt: from the contribution to the coordinator's result.
+    async def contribute(self, plan: RoundPlan, directory: Path) -> dict[str, Any]:
+        """Take part in one attempt: from the contribution to the coordinator's outcome.
 
         Args:
             plan: The round's plan, already accepted by this site.
-            contribution: One array per lane.
+            directory: Where the study left one array per lane; not opened if the round is already over.
 
         Returns:
-            The coordinator's result message.
+            The round's public outcome.
 
         Raises:
             TooFewPartners: If the coordinator abandoned the attempt.
             ProtocolError: If a peer or the coordinator broke the protocol; nothing more was released.
         """
-        check_lanes(plan, contribution, who=self.board.identity.name)
-        if (result := self._from_coordinator(plan, Kind.RESULT)) is not None:
-            return result
-        root = self.vault.root(plan)
-        if root is not None:
-            await self._speak(plan, contribution, root=root)
-            self.vault.end(plan)
-        return await self._wait(plan, Kind.RESULT)
+        if self._from_coordinator(plan, Kind.RESULT) is None:
+            root = self.vault.root(plan)
+            if root is not None:
+                contribution = read_contribution(directory, plan, who=self.board.identity.name)
+                await self._speak(plan, contribution, root=root)
+                self.vault.end(plan)
+        return dict((await self._wait(plan, Kind.RESULT)).json())
 
     async def _speak(self, plan: RoundPlan, contribution: Contribution, *, root: bytes) -> None:
         me, identity = self.board.identity.name, self.board.identity

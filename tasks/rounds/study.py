@@ -4,15 +4,18 @@ Why: training, evaluation, counts and every later study run over one protocol an
 Runs: anywhere. Source: own; ``tests/rounds/test_counting_study.py`` proves the seam with a third, tiny study.
 """
 
+import io
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.errors import AgreementViolation
+from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.plan import RoundPlan
+from tasks.exchange.durable_files import replace_whole
 
 Contribution = Mapping[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
 """One array per lane of the plan, shape ``(lane.length,)``: float32 where the lane has a clip, else int64."""
@@ -32,14 +35,15 @@ class Study(Generic[PartnerInputs, CoordinatorInputs, Outcome]):
     Args:
         name: What plans call it.
         accept: Checks a plan against what this site grants; raises ``AgreementViolation``.
-        compute: On the partner: from the plan and its private inputs to one array per lane.
+        compute: On the partner: from the plan and its private inputs to one array per lane, left as files in
+            the given directory (``write_contribution``), so that only a path passes between Prefect tasks.
         combine: On the coordinator: from the plan, the sums, the number of survivors and its own inputs to an
             outcome that may be made public.
     """
 
     name: str
     accept: Callable[[RoundPlan], None]
-    compute: Callable[[RoundPlan, PartnerInputs], Awaitable[Contribution]]
+    compute: Callable[[RoundPlan, PartnerInputs, Path], Awaitable[None]]
     combine: Callable[[RoundPlan, Sums, int, CoordinatorInputs], Outcome]
 
 
@@ -57,3 +61,33 @@ def check_lanes(plan: RoundPlan, contribution: Contribution, *, who: str) -> Non
         raise AgreementViolation(
             f"'{who}' computed lanes {got} for round {plan.round} of '{plan.study}', the plan fixes {expected}"
         )
+
+
+def write_contribution(directory: Path, contribution: Contribution) -> None:
+    """Leave one ``<lane>.npy`` per lane, each in one step."""
+    for name, array in contribution.items():
+        with io.BytesIO() as buffer:
+            np.save(buffer, array, allow_pickle=False)
+            replace_whole(directory / f"{name}.npy", [buffer.getbuffer()])
+
+
+def read_contribution(directory: Path, plan: RoundPlan, *, who: str) -> Contribution:
+    """Map a contribution into memory and check it against the plan.
+
+    Raises:
+        UpdateMismatch: If a lane is missing or damaged.
+        AgreementViolation: If lanes, lengths or types are not those of the plan.
+    """
+    contribution = {}
+    for lane in plan.lanes:
+        try:
+            contribution[lane.name] = np.load(
+                directory / f"{lane.name}.npy", mmap_mode="r", allow_pickle=False
+            )
+        except (OSError, ValueError, EOFError) as exc:
+            raise UpdateMismatch(
+                f"'{who}' has no readable lane '{lane.name}' for round {plan.round} ({type(exc).__name__}); "
+                f"run the same command again: it is computed anew"
+            ) from None
+    check_lanes(plan, contribution, who=who)
+    return contribution
