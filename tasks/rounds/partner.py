@@ -57,6 +57,10 @@ class Contributor:
     rounding_key: bytes
     patience: Patience
 
+    def is_over(self, plan: RoundPlan) -> bool:
+        """Whether the coordinator has announced the round's outcome."""
+        return self._from_coordinator(plan, Kind.RESULT) is not None
+
     async def contribute(self, plan: RoundPlan, directory: Path) -> dict[str, Any]:
         """Take part in one attempt: from the contribution to the coordinator's outcome.
 
@@ -71,9 +75,9 @@ class Contributor:
             TooFewPartners: If the coordinator abandoned the attempt.
             ProtocolError: If a peer or the coordinator broke the protocol; nothing more was released.
         """
-        if self._from_coordinator(plan, Kind.RESULT) is None:
+        if not self.is_over(plan):
             root = self.vault.root(plan)
-            if root is not None:
+            if root is not None and self.board.identity.name in plan.cohort:
                 contribution = read_contribution(directory, plan, who=self.board.identity.name)
                 await self._speak(plan, contribution, root=root)
                 self.vault.end(plan)

@@ -1,0 +1,175 @@
+"""The coordinator's part in a run, from the first trunk to the registered one.
+
+Why: read top to bottom, this is all that the coordinator does; it sees sums, never an update.
+Runs: on the coordinator. Source: own.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from data_contracts.envelope import Kind
+from data_contracts.plan import Lane, RoundPlan
+from data_contracts.references import BlobReference
+from flows.settings import RunSettings
+from tasks.exchange.blob_store import BlobStore
+from tasks.exchange.board import Board
+from tasks.local_training.parameters import flatten, initial_trunk, trunk_layout
+from tasks.rounds.coordinator import publish_plan
+from tasks.rounds.steps import open_sum
+from tasks.rounds.study import Study
+from tasks.studies import evaluation as evaluation_study
+from tasks.studies import qsar_training as training_study
+from tasks.studies.evaluation import EVALUATION, EvaluationParameters
+from tasks.studies.qsar_training import QSAR_TRAINING, TrainingParameters
+
+ROUND_DEADLINE_SECONDS = 3600.0
+
+ReportRound = Callable[[RoundPlan, dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """What leads a run.
+
+    Attributes:
+        board: The coordinator's view of the mailbox.
+        settings: What the run computes.
+        report: Called with the plan and the public outcome of every round.
+    """
+
+    board: Board
+    settings: RunSettings
+    report: ReportRound
+
+    @property
+    def parameters(self) -> TrainingParameters:
+        """The training parameters that every plan of the run carries."""
+        shared = set(TrainingParameters.model_fields) & set(RunSettings.model_fields)
+        return TrainingParameters(**self.settings.model_dump(include=shared))
+
+
+@dataclass(frozen=True)
+class TrainedTrunk:
+    """What the consortium trained.
+
+    Attributes:
+        trunk: The chosen trunk.
+        best_round: The round after which it stood.
+        validation: The validation metrics of every round, by round.
+        test: The consortium's means on the test fold, by ``test/<arm>/<metric>``.
+    """
+
+    trunk: BlobReference
+    best_round: int
+    validation: dict[int, dict[str, float]]
+    test: dict[str, float]
+
+
+async def lead(coordinator: Coordinator) -> TrainedTrunk:
+    """Lead a run: train for the agreed rounds, choose the best trunk by the securely summed metric, test it.
+
+    Raises:
+        TooFewPartners: If a round fell below the threshold; the same call resumes with a new attempt.
+    """
+    parameters = coordinator.parameters
+    trunks: dict[int, BlobReference] = {0: _first_trunk(coordinator)}
+    validation: dict[int, dict[str, float]] = {}
+    clip = parameters.clip_ceiling
+    for round_number in range(1, parameters.rounds + 1):
+        lanes = training_study.lanes(
+            parameters,
+            clip=clip,
+            ring_bits=coordinator.settings.ring_bits,
+            value_bits=coordinator.settings.value_bits,
+        )
+        outcome = await _round(
+            coordinator,
+            round_number,
+            study=QSAR_TRAINING,
+            lanes=lanes,
+            parameters=parameters.model_dump(),
+            trunk=trunks[round_number - 1],
+        )
+        trunks[round_number] = BlobReference.model_validate(outcome["trunk"])
+        clip = outcome["clip"]
+        validation[round_number - 1] = _validation(outcome["metrics"], prefix="validation/")
+    last = parameters.rounds
+    outcome = await _evaluate(
+        coordinator,
+        last + 1,
+        EvaluationParameters(split="validation", after_round=last, arms=1),
+        trunks[last],
+    )
+    validation[last] = _validation(outcome["metrics"], prefix="validation/federated/")
+    best = _best_round(validation, last=last)
+    arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
+    outcome = await _evaluate(
+        coordinator, last + 2, EvaluationParameters(split="test", after_round=best, arms=arms), trunks[best]
+    )
+    coordinator.board.post_json(Kind.RUN_CLOSED, {"best_round": best, "trunk": trunks[best].model_dump()})
+    for trunk in set(trunks.values()) - {trunks[best]}:
+        coordinator.board.mailbox.blobs.discard(trunk)
+    return TrainedTrunk(trunk=trunks[best], best_round=best, validation=validation, test=outcome["metrics"])
+
+
+def _first_trunk(coordinator: Coordinator) -> BlobReference:
+    layout = trunk_layout(coordinator.parameters.hidden)
+    trunk = initial_trunk(coordinator.parameters.hidden, seed=coordinator.settings.seed)
+    return training_study.publish_trunk(
+        coordinator.board.mailbox.blobs, flatten(trunk, layout), hidden=coordinator.parameters.hidden
+    )
+
+
+async def _evaluate(
+    coordinator: Coordinator, round_number: int, parameters: EvaluationParameters, trunk: BlobReference
+) -> dict[str, Any]:
+    return await _round(
+        coordinator,
+        round_number,
+        study=EVALUATION,
+        lanes=evaluation_study.lanes(parameters),
+        parameters=parameters.model_dump(),
+        trunk=trunk,
+    )
+
+
+async def _round(
+    coordinator: Coordinator,
+    round_number: int,
+    *,
+    study: Study[Any, BlobStore, dict[str, Any]],
+    lanes: tuple[Lane, ...],
+    parameters: dict[str, Any],
+    trunk: BlobReference,
+) -> dict[str, Any]:
+    """Publish a plan, open the sum, report the outcome."""
+    draft = RoundPlan(
+        run_id=coordinator.board.run_id,
+        round=round_number,
+        study=study.name,
+        cohort=coordinator.board.roster.partners,
+        threshold=coordinator.settings.threshold,
+        lanes=lanes,
+        model_in=trunk,
+        parameters=parameters,
+        deadline_seconds=ROUND_DEADLINE_SECONDS,
+    )
+    plan = publish_plan(coordinator.board, draft)
+    outcome: dict[str, Any] = await open_sum(
+        plan, board=coordinator.board, study=study, inputs=coordinator.board.mailbox.blobs
+    )
+    await coordinator.report(plan, outcome)
+    return outcome
+
+
+def _validation(metrics: dict[str, float], *, prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+
+
+def _best_round(validation: dict[int, dict[str, float]], *, last: int) -> int:
+    """The round after which the summed validation AUPRC was highest; the last one if nothing could be measured."""
+    measured = {
+        number: metrics["auprc"] for number, metrics in validation.items() if number and "auprc" in metrics
+    }
+    return max(measured, key=lambda number: (measured[number], -number)) if measured else last

@@ -1,0 +1,185 @@
+"""A partner's part in a run, from its files to its own registered model.
+
+Why: read top to bottom, this is all that ever happens inside a partner's firewall.
+Runs: on the partner. Source: own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.errors import AgreementViolation, ProtocolError
+from data_contracts.plan import RoundPlan
+from data_contracts.references import BlobReference
+from flows.sites import Site
+from tasks.exchange.board import Board
+from tasks.featurization.preparation import PartnerFiles
+from tasks.featurization.steps import featurization
+from tasks.local_training.jobs import Centralised
+from tasks.rounds.partner import Contributor, next_plan
+from tasks.rounds.patience import Patience
+from tasks.rounds.steps import secure_aggregation
+from tasks.studies import evaluation as evaluation_study
+from tasks.studies import qsar_training as training_study
+from tasks.studies.evaluation import EVALUATION, Arm
+from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
+from tasks.studies.steps import evaluation, local_training, train_without_federation
+
+WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Partner:
+    """What a partner brings to a run.
+
+    Attributes:
+        site: Its directory and keys.
+        board: Its view of the mailbox.
+        files: Its assays, activities and structures.
+        consortium_secret: 32 bytes that all partners share and the coordinator does not know; keys the folds.
+        run_job: Runs a training job in a child process.
+        workers: Processes for featurization.
+        pooled: In a simulation, waits for the model that saw all data; None where none exists.
+    """
+
+    site: Site
+    board: Board
+    files: PartnerFiles
+    consortium_secret: bytes
+    run_job: RunJob
+    workers: int = 1
+    pooled: Callable[[], Awaitable[Arm]] | None = None
+
+    @property
+    def prepared(self) -> Path:
+        """Where its prepared data lies."""
+        return self.site.root / "prepared"
+
+    def round_directory(self, round_number: int) -> Path:
+        """Where it works on a round."""
+        return self.site.root / "rounds" / f"r{round_number:03d}"
+
+    def trunk(self, reference: BlobReference) -> Path:
+        """Open a published trunk after checking its digest."""
+        self.board.mailbox.blobs.open(reference, who=self.board.roster.coordinator)
+        return self.board.mailbox.blobs.path(reference)
+
+
+@dataclass(frozen=True)
+class PartOutcome:
+    """How a partner's part ended.
+
+    Attributes:
+        best_round: The round whose trunk the consortium chose.
+        arms: The partner's models by arm.
+        scores: Directory with the tables of each arm on the test fold.
+    """
+
+    best_round: int
+    arms: dict[str, Arm]
+    scores: Path
+
+
+async def take_part(partner: Partner) -> PartOutcome:
+    """Take part in a run: prepare the data once, answer every round, keep the chosen model.
+
+    Raises:
+        MotetError: If the run cannot go on; finished work is kept, and the same call resumes it.
+    """
+    await featurization(
+        partner.site.name,
+        files=partner.files,
+        consortium_secret=partner.consortium_secret,
+        output=partner.prepared,
+        workers=partner.workers,
+    )
+    contributor = Contributor(
+        board=partner.board,
+        vault=partner.site.vault,
+        rounding_key=partner.site.key("rounding"),
+        patience=Patience(WAIT_FOR_COORDINATOR_SECONDS),
+    )
+    async with asyncio.TaskGroup() as background:
+        alone: asyncio.Task[Arm] | None = None
+        round_number, plan = 1, None
+        while (
+            found := await next_plan(partner.board, round_number, patience=contributor.patience)
+        ) is not None:
+            plan = found
+            alone = alone or background.create_task(_train_alone(partner, plan))
+            directory = partner.round_directory(plan.round)
+            if not contributor.is_over(plan):
+                await _work_on(partner, plan, alone, directory=directory)
+            await secure_aggregation(partner.site.name, plan, directory, contributor=contributor)
+            (directory / "update.npy").unlink(missing_ok=True)  # large, and no later round needs it
+            round_number += 1
+    if plan is None or alone is None:
+        raise ProtocolError(f"'{partner.board.roster.coordinator}' closed the run before its first round")
+    chosen = evaluation_study.parameters_of(plan)
+    return PartOutcome(
+        best_round=chosen.after_round,
+        arms=await _arms(partner, plan, alone),
+        scores=partner.round_directory(plan.round),
+    )
+
+
+async def _work_on(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm], *, directory: Path) -> None:
+    """Compute this partner's contribution to a round."""
+    if plan.study == QSAR_TRAINING.name:
+        QSAR_TRAINING.accept(plan)
+        assert plan.model_in is not None  # noqa: S101 - accept() saw to it
+        training = training_study.PartnerInputs(
+            name=partner.site.name,
+            dataset=partner.prepared,
+            trunk=partner.trunk(plan.model_in),
+            last_round=partner.round_directory(plan.round - 1) if plan.round > 1 else None,
+            seed=partner.site.seed,
+            run_job=partner.run_job,
+        )
+        await local_training(partner.site.name, plan, inputs=training, directory=directory)
+    elif plan.study == EVALUATION.name:
+        EVALUATION.accept(plan)
+        evaluating = evaluation_study.PartnerInputs(
+            dataset=partner.prepared, arms=await _arms(partner, plan, alone), run_job=partner.run_job
+        )
+        await evaluation(partner.site.name, plan, inputs=evaluating, directory=directory)
+    else:
+        raise AgreementViolation(
+            f"the plan of round {plan.round} asks for an unknown study; nothing was computed"
+        )
+    return directory
+
+
+async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm]) -> dict[str, Arm]:
+    """The partner's models that an evaluation plan asks for."""
+    parameters = evaluation_study.parameters_of(plan)
+    assert plan.model_in is not None  # noqa: S101 - accept() saw to it
+    head = partner.round_directory(parameters.after_round) / "head.safetensors"
+    arms = {"federated": Arm(trunk=partner.trunk(plan.model_in), head=head)}
+    if "single" in parameters.arm_names:
+        arms["single"] = await alone
+    if "pooled" in parameters.arm_names:
+        if partner.pooled is None:
+            raise AgreementViolation("the plan asks for a pooled model, which exists in simulations only")
+        arms["pooled"] = await partner.pooled()
+    return arms
+
+
+async def _train_alone(partner: Partner, plan: RoundPlan) -> Arm:
+    """Train what the partner has without the others: same start, same settings, as many epochs."""
+    parameters = training_study.parameters_of(plan)
+    assert plan.model_in is not None  # noqa: S101 - accept() saw to it
+    output = partner.site.root / "alone"
+    job = Centralised(
+        kind="alone",
+        datasets=(partner.prepared,),
+        trunk=partner.trunk(plan.model_in),
+        head_seeds=(partner.site.seed("head"),),
+        seed=partner.site.seed("alone"),
+        max_epochs=parameters.rounds * parameters.local_epochs,
+        settings=parameters.settings,
+        output=output,
+    )
+    await train_without_federation(partner.board.run_id, partner.site.name, job, run_job=partner.run_job)
+    return Arm(trunk=output / "trunk.safetensors", head=output / "head-0.safetensors")

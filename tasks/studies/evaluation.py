@@ -1,0 +1,138 @@
+"""Evaluation as a study: metric sums of each arm from the partners, means for the consortium.
+
+Why: nobody but its owner may see a partner's metric, yet the consortium must know whether joining pays.
+Runs: ``compute`` on the partner, ``combine`` on the coordinator. Source: own; arms as in MELLODDY's
+single- against multi-partner evaluation (Heyndrickx et al. 2023).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.errors import AgreementViolation
+from data_contracts.plan import Lane, RoundPlan
+from tasks.evaluation.sums import METRIC_SUMS, consortium_means, metric_sums
+from tasks.exchange.blob_store import BlobStore
+from tasks.local_training.jobs import Score, ScoreResult
+from tasks.rounds.study import Study, Sums, write_contribution
+from tasks.studies.qsar_training import COUNT_BITS, RunJob
+
+NAME = "evaluation"
+ARMS = ("federated", "single", "pooled")
+FOLDS = {"validation": 4, "test": 0}
+
+
+class EvaluationParameters(BaseModel):
+    """What a plan may ask to be measured.
+
+    Attributes:
+        split: Which fold is scored.
+        after_round: The trunk is scored with the head that each partner had after this round.
+        arms: How many of ``ARMS`` are scored, from the first: 1, 2, or 3 where a pooled model exists.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    split: Literal["validation", "test"]
+    after_round: int = Field(ge=1, le=1000)
+    arms: int = Field(ge=1, le=len(ARMS))
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """The arms that are scored."""
+        return ARMS[: self.arms]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model of one partner, as files."""
+
+    trunk: Path
+    head: Path
+
+
+@dataclass(frozen=True)
+class PartnerInputs:
+    """What stays at the partner: its prepared data, its models by arm, and how a job is run."""
+
+    dataset: Path
+    arms: Mapping[str, Arm]
+    run_job: RunJob
+
+
+def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
+    """One exact lane of metric sums per arm."""
+    return tuple(
+        Lane(name=arm, length=len(METRIC_SUMS), ring_bits=64, value_bits=COUNT_BITS)
+        for arm in parameters.arm_names
+    )
+
+
+def parameters_of(plan: RoundPlan) -> EvaluationParameters:
+    """Parse a plan's parameters.
+
+    Raises:
+        AgreementViolation: If one is missing, unknown or out of bounds.
+    """
+    try:
+        return EvaluationParameters.model_validate(plan.parameters)
+    except ValidationError as exc:
+        wrong = sorted({str(error["loc"][0]) if error["loc"] else "parameters" for error in exc.errors()})
+        raise AgreementViolation(
+            f"the plan of round {plan.round} asks for what is not granted: {', '.join(wrong)[:300]}"
+        ) from None
+
+
+def accept(plan: RoundPlan) -> None:
+    """Check an evaluation plan before anything is computed.
+
+    Raises:
+        AgreementViolation: If parameters or lanes are not those of this study.
+    """
+    if plan.lanes != lanes(parameters_of(plan)) or plan.model_in is None:
+        raise AgreementViolation(f"the plan of round {plan.round} does not have the lanes of '{NAME}'")
+
+
+async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:
+    """Score every arm on the plan's fold; leave its metric sums in ``directory``, and its tables for the partner."""
+    parameters = parameters_of(plan)
+    sums = {}
+    for arm in parameters.arm_names:
+        scored: ScoreResult = await inputs.run_job(
+            Score(
+                dataset=inputs.dataset,
+                trunk=inputs.arms[arm].trunk,
+                head=inputs.arms[arm].head,
+                folds=(FOLDS[parameters.split],),
+                output=directory / arm,
+            )
+        )
+        totals = metric_sums(scored.metrics)
+        sums[arm] = np.array([totals[name] for name in METRIC_SUMS], dtype=np.int64)
+    write_contribution(directory, sums)
+
+
+def combine(plan: RoundPlan, sums: Sums, n_survivors: int, blobs: BlobStore) -> dict[str, Any]:
+    """Turn sums into the consortium's means.
+
+    Returns:
+        ``metrics``: by ``<split>/<arm>/<metric>``.
+    """
+    del n_survivors, blobs
+    parameters = parameters_of(plan)
+    metrics = {}
+    for arm in parameters.arm_names:
+        totals = dict(zip(METRIC_SUMS, (int(value) for value in sums[arm]), strict=True))
+        for name, value in consortium_means(totals).items():
+            if value is not None:
+                metrics[f"{parameters.split}/{arm}/{name}"] = value
+    return {"metrics": metrics}
+
+
+EVALUATION: Study[PartnerInputs, BlobStore, dict[str, Any]] = Study(
+    name=NAME, accept=accept, compute=compute, combine=combine
+)
