@@ -1,0 +1,81 @@
+"""Metrics per endpoint as an Arrow table in a file: private to the partner.
+
+Why: scoring and comparing happen in different processes, and at different times.
+Runs: on the partner. Source: own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_contracts.errors import ContractViolation
+from tasks.evaluation.metrics import METRICS, EndpointMetrics
+from tasks.exchange.durable_files import replace_whole
+
+SCHEMA = pa.schema(
+    [
+        pa.field("endpoint_index", pa.int32(), nullable=False),
+        pa.field("n_active", pa.int32(), nullable=False),
+        pa.field("n_inactive", pa.int32(), nullable=False),
+        pa.field("counted", pa.bool_(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in METRICS),
+    ]
+)
+
+
+def metrics_table(metrics: EndpointMetrics, counted: npt.NDArray[np.bool_]) -> Any:
+    """Lay metrics out with one row per endpoint, in order; null where a metric is undefined.
+
+    Args:
+        metrics: The metrics.
+        counted: Which endpoints enter means, shape ``(n_endpoints,)``.
+    """
+    columns = [
+        pa.array(np.arange(len(counted)), pa.int32()),
+        pa.array(metrics.n_active, pa.int32()),
+        pa.array(metrics.n_inactive, pa.int32()),
+        pa.array(counted),
+        *(pa.array(getattr(metrics, name), pa.float64(), from_pandas=True) for name in METRICS),
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write an Arrow IPC file in one step."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    replace_whole(path, [memoryview(sink.getvalue())])
+
+
+def read_metrics(path: Path) -> tuple[EndpointMetrics, npt.NDArray[np.bool_]]:
+    """Read what ``metrics_table`` laid out.
+
+    Returns:
+        The metrics, and which endpoints count.
+
+    Raises:
+        ContractViolation: If the file is missing, damaged or of another layout.
+    """
+    try:
+        with pa.OSFile(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)
+    except (OSError, pa.ArrowException) as error:
+        raise ContractViolation(
+            f"metrics file '{path.name}' cannot be read ({type(error).__name__}); score the model again"
+        ) from None
+    if not table.schema.equals(SCHEMA):
+        raise ContractViolation(
+            f"metrics file '{path.name}' has columns {table.column_names}; score the model again"
+        )
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    metrics = EndpointMetrics(
+        n_active=columns["n_active"].astype(np.int64),
+        n_inactive=columns["n_inactive"].astype(np.int64),
+        **{name: columns[name] for name in METRICS},
+    )
+    return metrics, columns["counted"]

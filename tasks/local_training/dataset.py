@@ -1,0 +1,231 @@
+"""A prepared data set as memory-mapped compressed sparse rows.
+
+Why: a batch is assembled by a few numpy calls instead of Python per row, and a data set larger than memory
+still opens at once. Runs: on the partner, inside the training child. Source: own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_contracts.errors import ContractViolation
+
+TRAINING_FOLDS = (1, 2, 3)
+VALIDATION_FOLDS = (4,)
+TEST_FOLDS = (0,)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Observed labels of a run of rows.
+
+    ``row`` counts from 0 within that run; ``value`` is 0.0 or 1.0; all have shape ``(n_labels,)``.
+    """
+
+    row: npt.NDArray[np.int64]
+    endpoint: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """Fingerprints, folds and labels of one or more partners' prepared directories.
+
+    Args:
+        bit_starts: Row pointer into ``bits``, shape ``(n_structures + 1,)``.
+        bits: Set bits of all fingerprints, uint16, row after row.
+        fold: Fold of each structure, shape ``(n_structures,)``.
+        label_starts: Row pointer into the labels, shape ``(n_structures + 1,)``.
+        label_endpoint: Endpoint index of each label.
+        label_value: 1 for active, 0 for inactive.
+        endpoint_weight: Weight of each endpoint in the loss; 0 where it is not trained, shape ``(n_endpoints,)``.
+        in_evaluation: Which endpoints enter means, shape ``(n_endpoints,)``.
+        endpoint_counts: Number of endpoints of each partner, in order; one entry unless pooled.
+    """
+
+    bit_starts: npt.NDArray[np.int64]
+    bits: npt.NDArray[np.uint16]
+    fold: npt.NDArray[np.int8]
+    label_starts: npt.NDArray[np.int64]
+    label_endpoint: npt.NDArray[np.int32]
+    label_value: npt.NDArray[np.int8]
+    endpoint_weight: npt.NDArray[np.float32]
+    in_evaluation: npt.NDArray[np.bool_]
+    endpoint_counts: tuple[int, ...]
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Map ``fingerprints.arrow``, ``endpoints.arrow`` and ``labels.arrow`` of a prepared directory.
+
+        Raises:
+            ContractViolation: If a file is missing, damaged or does not match the others.
+        """
+        fingerprints = _read(directory / "fingerprints.arrow", ("structure_index", "fold", "bits"))
+        endpoints = _read(
+            directory / "endpoints.arrow", ("endpoint_index", "weight", "in_training", "in_evaluation")
+        )
+        labels = _read(directory / "labels.arrow", ("structure_index", "endpoint_index", "label"))
+        n_structures, n_endpoints = fingerprints.num_rows, endpoints.num_rows
+        bit_starts, bits = _list_column(fingerprints.column("bits"))
+        structure = _numbers(labels, "structure_index")
+        dataset = cls(
+            bit_starts=bit_starts,
+            bits=bits,
+            fold=_numbers(fingerprints, "fold"),
+            label_starts=np.searchsorted(structure, np.arange(n_structures + 1)).astype(np.int64),
+            label_endpoint=_numbers(labels, "endpoint_index"),
+            label_value=_numbers(labels, "label"),
+            endpoint_weight=np.where(
+                _flags(endpoints, "in_training"), _numbers(endpoints, "weight"), 0.0
+            ).astype(np.float32),
+            in_evaluation=_flags(endpoints, "in_evaluation"),
+            endpoint_counts=(n_endpoints,),
+        )
+        _check_indices(fingerprints, endpoints, structure, dataset.label_endpoint, name=directory.name)
+        return dataset
+
+    @classmethod
+    def pool(cls, datasets: Sequence["PreparedDataset"]) -> "PreparedDataset":
+        """Put several partners' data one behind the other, each with endpoints of its own (simulation only)."""
+        if len(datasets) == 1:
+            return datasets[0]
+        before = np.cumsum([0, *(dataset.n_endpoints for dataset in datasets[:-1])])
+        return cls(
+            bit_starts=_join_starts([dataset.bit_starts for dataset in datasets]),
+            bits=np.concatenate([dataset.bits for dataset in datasets]),
+            fold=np.concatenate([dataset.fold for dataset in datasets]),
+            label_starts=_join_starts([dataset.label_starts for dataset in datasets]),
+            label_endpoint=np.concatenate(
+                [
+                    dataset.label_endpoint + np.int32(start)
+                    for dataset, start in zip(datasets, before, strict=True)
+                ]
+            ),
+            label_value=np.concatenate([dataset.label_value for dataset in datasets]),
+            endpoint_weight=np.concatenate([dataset.endpoint_weight for dataset in datasets]),
+            in_evaluation=np.concatenate([dataset.in_evaluation for dataset in datasets]),
+            endpoint_counts=tuple(count for dataset in datasets for count in dataset.endpoint_counts),
+        )
+
+    @property
+    def n_structures(self) -> int:
+        """Number of structures."""
+        return len(self.fold)
+
+    @property
+    def n_endpoints(self) -> int:
+        """Number of endpoints, trained or not."""
+        return len(self.endpoint_weight)
+
+    def rows(self, folds: Sequence[int]) -> npt.NDArray[np.int64]:
+        """List the structures of some folds that have at least one label, in order."""
+        labelled = np.diff(self.label_starts) > 0
+        return np.flatnonzero(np.isin(self.fold, folds) & labelled)
+
+    def training_rows(self, folds: Sequence[int]) -> npt.NDArray[np.int64]:
+        """List the structures of some folds that have at least one label of non-zero weight, in order."""
+        trained = np.cumsum(np.concatenate([[0], self.endpoint_weight[self.label_endpoint] > 0]))
+        has_trained = np.diff(trained[self.label_starts]) > 0
+        return np.flatnonzero(np.isin(self.fold, folds) & has_trained)
+
+    def fingerprints_of(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+        """Gather fingerprints.
+
+        Args:
+            rows: Structure indices, shape ``(n_rows,)``, any order, repetition allowed.
+
+        Returns:
+            The set bits, row after row, and where each row starts, shape ``(n_rows,)``.
+        """
+        positions, starts = _ranges(self.bit_starts, rows)
+        return self.bits[positions], starts
+
+    def labels_of(self, rows: npt.NDArray[np.int64]) -> Labels:
+        """Gather all observed labels of some structures, row after row."""
+        positions, _ = _ranges(self.label_starts, rows)
+        return Labels(
+            row=np.repeat(np.arange(len(rows)), np.diff(self.label_starts)[rows]),
+            endpoint=self.label_endpoint[positions].astype(np.int64),
+            value=self.label_value[positions].astype(np.float32),
+        )
+
+
+def _ranges(
+    row_starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions of all elements of some compressed rows, and where each row starts among them."""
+    lengths = row_starts[rows + 1] - row_starts[rows]
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(row_starts[rows] - starts, lengths), starts
+
+
+def _join_starts(starts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part) for part in starts]))])
+
+
+def _read(path: Path, columns: Sequence[str]) -> Any:
+    """Map an Arrow file and check that it is sound before any value is touched."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all().select(list(columns))
+        table.validate(full=True)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise ContractViolation(
+            f"'{path.name}' of prepared data set '{path.parent.name}' cannot be read ({type(error).__name__}); "
+            "prepare the data again"
+        ) from None
+    if any(column.null_count for column in table.columns):
+        raise ContractViolation(
+            f"'{path.name}' of prepared data set '{path.parent.name}' has nulls; prepare it again"
+        )
+    return table
+
+
+def _one_chunk(column: Any) -> Any:
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+    )
+
+
+def _numbers(table: Any, name: str) -> Any:
+    return _one_chunk(table.column(name)).to_numpy(zero_copy_only=True)
+
+
+def _flags(table: Any, name: str) -> npt.NDArray[np.bool_]:
+    flags: npt.NDArray[np.bool_] = _one_chunk(table.column(name)).to_numpy(zero_copy_only=False)
+    return flags
+
+
+def _list_column(column: Any) -> tuple[npt.NDArray[np.int64], Any]:
+    lists = _one_chunk(column)
+    starts = lists.offsets.to_numpy().astype(np.int64)
+    return starts - starts[0], lists.flatten().to_numpy(zero_copy_only=True)
+
+
+def _check_indices(fingerprints: Any, endpoints: Any, structure: Any, endpoint: Any, *, name: str) -> None:
+    n_structures, n_endpoints = fingerprints.num_rows, endpoints.num_rows
+    sound = (
+        np.array_equal(_numbers(fingerprints, "structure_index"), np.arange(n_structures))
+        and np.array_equal(_numbers(endpoints, "endpoint_index"), np.arange(n_endpoints))
+        and (not len(structure) or (structure[0] >= 0 and structure[-1] < n_structures))
+        and bool((np.diff(structure) >= 0).all())
+        and (not len(endpoint) or (endpoint.min() >= 0 and endpoint.max() < n_endpoints))
+    )
+    if not sound:
+        raise ContractViolation(
+            f"prepared data set '{name}' has indices out of order or out of range; prepare the data again"
+        )

@@ -1,0 +1,190 @@
+"""What the training child is asked to do, and what it answers: paths and numbers only.
+
+Why: a job crosses a process boundary as one line of JSON; data stays in files. Runs: on the partner.
+Source: own. This module imports no torch.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Fold = Annotated[int, Field(ge=0, le=4)]
+Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=5)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TrainingSettings(_Frozen):
+    """Hyperparameters that all partners share.
+
+    Args:
+        batch_size: Structures in a batch.
+        learning_rate: Step size of Adam.
+        dropout: Probability of silencing a trunk feature in front of every linear layer.
+        weight_decay: L2 coefficient in Adam (coupled, as in SparseChem); a trunk row that a batch
+            never touches is not decayed.
+    """
+
+    batch_size: int = Field(default=128, ge=1, le=65_536)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    dropout: float = Field(default=0.6, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-6, ge=0, le=1)
+
+
+class LocalSteps(_Frozen):
+    """One round at one partner: train from the round's trunk and the partner's own head.
+
+    Args:
+        dataset: Prepared directory.
+        trunk: The round's trunk, safetensors.
+        head: The partner's last head; None draws one from ``head_seed``.
+        optimizer: Adam's state as the last round left it; None starts from zero.
+        head_seed: The partner's own seed for a first head.
+        seed: Shuffling and dropout of this round; derive it from (run, round, partner).
+        epochs: Passes over the training folds; a fraction is a random part of one.
+        folds: Training folds.
+        output: Directory for ``update.npy``, ``head.safetensors`` and ``optimizer.safetensors``.
+    """
+
+    kind: Literal["local_steps"] = "local_steps"
+    dataset: Path
+    trunk: Path
+    head: Path | None = None
+    optimizer: Path | None = None
+    head_seed: Seed
+    seed: Seed
+    epochs: float = Field(default=1.0, gt=0, le=1000)
+    folds: Folds = (1, 2, 3)
+    settings: TrainingSettings = TrainingSettings()
+    output: Path
+
+
+class Centralised(_Frozen):
+    """Train without federation and keep the best epoch: ``alone`` with one data set, ``pooled`` with several.
+
+    Args:
+        kind: Which arm this is; ``pooled`` exists in simulations only, where one machine has all the data.
+        datasets: Prepared directories; each keeps a private head, all share the trunk.
+        trunk: The initial trunk, safetensors; the one that the federation starts from.
+        head_seeds: One seed per data set.
+        seed: Shuffling and dropout.
+        max_epochs: Passes over the training folds at most.
+        patience: Stop after this many epochs without a better one; None never stops early.
+        folds: Training folds.
+        validation_folds: Folds that choose the epoch: highest mean AUPRC over counted endpoints.
+        min_per_class: Fewest labels of each class in the validation folds for an endpoint to count.
+        output: Directory for ``trunk.safetensors`` and ``head-K.safetensors`` of the best epoch.
+    """
+
+    kind: Literal["alone", "pooled"]
+    datasets: tuple[Path, ...] = Field(min_length=1, max_length=1024)
+    trunk: Path
+    head_seeds: tuple[Seed, ...]
+    seed: Seed
+    max_epochs: int = Field(default=20, ge=1, le=1000)
+    patience: int | None = Field(default=None, ge=1)
+    folds: Folds = (1, 2, 3)
+    validation_folds: Folds = (4,)
+    min_per_class: int = Field(default=5, ge=1)
+    settings: TrainingSettings = TrainingSettings()
+    output: Path
+
+
+class Score(_Frozen):
+    """Predict all observed labels of some folds and measure.
+
+    Args:
+        dataset: Prepared directory.
+        trunk: Trunk, safetensors.
+        head: The partner's head, safetensors.
+        folds: Folds to score.
+        min_per_class: Fewest labels of each class for an endpoint to count in the means.
+        output: Directory for ``metrics.arrow`` and ``scores.arrow``.
+    """
+
+    kind: Literal["score"] = "score"
+    dataset: Path
+    trunk: Path
+    head: Path
+    folds: Folds
+    min_per_class: int = Field(default=5, ge=1)
+    output: Path
+
+
+TrainingJob = Annotated[LocalSteps | Centralised | Score, Field(discriminator="kind")]
+
+
+class Usage(_Frozen):
+    """What a job cost; the only part of a result that differs between repetitions."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_rss_bytes: int
+
+
+class Means(_Frozen):
+    """Means over counted endpoints; None where nothing counts."""
+
+    n_endpoints: int
+    auroc: float | None
+    auprc: float | None
+    log_loss: float | None
+
+
+class LocalStepsResult(_Frozen):
+    """The outcome of ``LocalSteps``.
+
+    ``n_labels`` counts the distinct training labels of the partner, ``labels_seen`` those visited over the epochs
+    of this round; ``loss_sum`` is their summed, endpoint-weighted loss and ``weight_sum`` their summed weight.
+    """
+
+    kind: Literal["local_steps"] = "local_steps"
+    update: Path
+    head: Path
+    optimizer: Path
+    n_structures: int
+    n_labels: int
+    labels_seen: int
+    weight_sum: float
+    loss_sum: float
+    n_steps: int
+    usage: Usage
+
+
+class Epoch(_Frozen):
+    """One line of a training history."""
+
+    epoch: int
+    training_loss: float
+    validation: Means
+
+
+class CentralisedResult(_Frozen):
+    """The outcome of ``Centralised``: the parameters of the best epoch, and the history of all."""
+
+    kind: Literal["alone", "pooled"]
+    trunk: Path
+    heads: tuple[Path, ...]
+    best_epoch: int
+    history: tuple[Epoch, ...]
+    usage: Usage
+
+
+class ScoreResult(_Frozen):
+    """The outcome of ``Score``: one table per endpoint, one per label, and the means."""
+
+    kind: Literal["score"] = "score"
+    metrics: Path
+    scores: Path
+    means: Means
+    usage: Usage
+
+
+TrainingResult = Annotated[LocalStepsResult | CentralisedResult | ScoreResult, Field(discriminator="kind")]
+
+JOB: TypeAdapter[TrainingJob] = TypeAdapter(TrainingJob)
+RESULT: TypeAdapter[TrainingResult] = TypeAdapter(TrainingResult)

@@ -1,0 +1,276 @@
+"""The jobs of the training child: local steps of a round, training without federation, and scoring.
+
+Why: one process, one thread and private random generators make a job a function of its inputs: the same
+inputs give the same bytes, also after kill -9 and repetition. Runs: on the partner, in the training child.
+Source: FedAvg local update (McMahan et al. 2017, Algorithm 1 ``ClientUpdate``) with Adam as local optimizer.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from data_contracts.errors import ContractViolation, UpdateMismatch
+from tasks.evaluation.metric_tables import metrics_table, write_table
+from tasks.local_training.dataset import PreparedDataset
+from tasks.local_training.jobs import (
+    Centralised,
+    CentralisedResult,
+    Epoch,
+    LocalSteps,
+    LocalStepsResult,
+    Score,
+    ScoreResult,
+    TrainingJob,
+    TrainingResult,
+    TrainingSettings,
+    Usage,
+)
+from tasks.local_training.learner import Learner
+from tasks.local_training.parameters import (
+    FloatArray,
+    Parameters,
+    check_layout,
+    flatten,
+    head_layout,
+    initial_head,
+    layout_of,
+    read_parameters,
+    unflatten,
+    write_parameters,
+    write_vector,
+)
+from tasks.local_training.scoring import means_of, measure, predict, scores_table
+
+Rows = npt.NDArray[np.int64]
+
+
+def train(job: TrainingJob) -> TrainingResult:
+    """Do one job and write its files.
+
+    Call it in the training child only: it fixes torch to one thread.
+
+    Raises:
+        ContractViolation: If the prepared data set is not sound, or has nothing to train on.
+        UpdateMismatch: If trunk, head or optimizer state are damaged or do not fit the data set.
+    """
+    torch.set_num_threads(1)
+    job.output.mkdir(parents=True, exist_ok=True)
+    if isinstance(job, LocalSteps):
+        return _local_steps(job)
+    if isinstance(job, Centralised):
+        return _centralised(job)
+    return _score(job)
+
+
+def _local_steps(job: LocalSteps) -> LocalStepsResult:
+    meter = _Meter()
+    dataset = PreparedDataset.open(job.dataset)
+    trunk, before = _flat_trunk(job.trunk)
+    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
+    rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    generator = torch.Generator().manual_seed(job.seed)
+    n_steps = max(1, round(job.epochs * _steps_per_epoch(len(rows), job.settings)))
+    learner = Learner(
+        dataset,
+        rows,
+        trunk=trunk,
+        head=head,
+        settings=job.settings,
+        generator=generator,
+        loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+    )
+    if job.optimizer is not None:
+        learner.resume(read_parameters(job.optimizer))
+    totals = np.zeros(3)
+    for _, batch in zip(range(n_steps), _batches(rows, job.settings, generator), strict=False):
+        totals += learner.step(batch)
+    after = before.copy()
+    learner.write_trunk(unflatten(after, layout_of(trunk)))
+    np.subtract(after, before, out=after)
+    write_vector(job.output / "update.npy", after)
+    write_parameters(job.output / "head.safetensors", learner.head_arrays())
+    write_parameters(job.output / "optimizer.safetensors", learner.optimizer_state())
+    trained = dataset.endpoint_weight[dataset.labels_of(rows).endpoint] > 0
+    return LocalStepsResult(
+        update=job.output / "update.npy",
+        head=job.output / "head.safetensors",
+        optimizer=job.output / "optimizer.safetensors",
+        n_structures=len(rows),
+        n_labels=int(trained.sum()),
+        labels_seen=int(totals[2]),
+        weight_sum=float(totals[1]),
+        loss_sum=float(totals[0]),
+        n_steps=n_steps,
+        usage=meter.usage(),
+    )
+
+
+def _centralised(job: Centralised) -> CentralisedResult:
+    meter = _Meter()
+    if len(job.head_seeds) != len(job.datasets):
+        raise UpdateMismatch(
+            f"{len(job.datasets)} data sets need as many head seeds, got {len(job.head_seeds)}"
+        )
+    dataset = PreparedDataset.pool([PreparedDataset.open(path) for path in job.datasets])
+    trunk, _ = _flat_trunk(job.trunk)
+    rows = _training_rows(dataset, job.folds, who=job.datasets[0].name)
+    generator = torch.Generator().manual_seed(job.seed)
+    learner = Learner(
+        dataset,
+        rows,
+        trunk=trunk,
+        head=_joined_heads(dataset, hidden=len(trunk["embedding.bias"]), seeds=job.head_seeds),
+        settings=job.settings,
+        generator=generator,
+        loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+    )
+    history: list[Epoch] = []
+    best, best_value = 0, -np.inf
+    batches = _batches(rows, job.settings, generator)
+    for number in range(1, job.max_epochs + 1):
+        totals = np.zeros(3)
+        for _, batch in zip(range(_steps_per_epoch(len(rows), job.settings)), batches, strict=False):
+            totals += learner.step(batch)
+        learner.write_trunk(trunk)
+        epoch = _validated(
+            job, dataset, learner, trunk=trunk, number=number, training_loss=totals[0] / totals[1]
+        )
+        history.append(epoch)
+        if _selection_value(epoch) > best_value:
+            best, best_value = number, _selection_value(epoch)
+            _write_arm(job.output, trunk, learner.head_arrays(), counts=dataset.endpoint_counts)
+        elif job.patience is not None and number - best >= job.patience:
+            break
+    return CentralisedResult(
+        kind=job.kind,
+        trunk=job.output / "trunk.safetensors",
+        heads=tuple(_head_path(job.output, k) for k in range(len(job.datasets))),
+        best_epoch=best,
+        history=tuple(history),
+        usage=meter.usage(),
+    )
+
+
+def _score(job: Score) -> ScoreResult:
+    meter = _Meter()
+    dataset = PreparedDataset.open(job.dataset)
+    trunk = read_parameters(job.trunk)
+    layout_of(trunk)
+    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=0)
+    scores = predict(dataset, job.folds, trunk=trunk, head=head)
+    metrics = measure(dataset, scores)
+    counted = metrics.counted(dataset.in_evaluation, min_per_class=job.min_per_class)
+    write_table(job.output / "metrics.arrow", metrics_table(metrics, counted))
+    write_table(job.output / "scores.arrow", scores_table(scores))
+    return ScoreResult(
+        metrics=job.output / "metrics.arrow",
+        scores=job.output / "scores.arrow",
+        means=means_of(metrics, dataset, min_per_class=job.min_per_class),
+        usage=meter.usage(),
+    )
+
+
+def _validated(
+    job: Centralised,
+    dataset: PreparedDataset,
+    learner: Learner,
+    *,
+    trunk: Parameters,
+    number: int,
+    training_loss: float,
+) -> Epoch:
+    scores = predict(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
+    means = means_of(measure(dataset, scores), dataset, min_per_class=job.min_per_class)
+    return Epoch(epoch=number, training_loss=training_loss, validation=means)
+
+
+def _selection_value(epoch: Epoch) -> float:
+    """What the best epoch maximises: mean validation AUPRC; without counted endpoints, the training fit."""
+    return -epoch.training_loss if epoch.validation.auprc is None else epoch.validation.auprc
+
+
+def _flat_trunk(path: Path) -> tuple[Parameters, FloatArray]:
+    """Read a trunk as views into one flat vector."""
+    arrays = read_parameters(path)
+    layout = layout_of(arrays)
+    vector = flatten(arrays, layout)
+    return unflatten(vector, layout), vector
+
+
+def _head(path: Path | None, dataset: PreparedDataset, *, hidden: int, seed: int) -> Parameters:
+    if path is None:
+        return initial_head(dataset.n_endpoints, hidden, seed=seed)
+    head = read_parameters(path)
+    check_layout(head, head_layout(dataset.n_endpoints, hidden))
+    return head
+
+
+def _joined_heads(dataset: PreparedDataset, *, hidden: int, seeds: tuple[int, ...]) -> Parameters:
+    heads = [
+        initial_head(count, hidden, seed=seed)
+        for count, seed in zip(dataset.endpoint_counts, seeds, strict=True)
+    ]
+    return {name: np.concatenate([head[name] for head in heads]) for name in ("weight", "bias")}
+
+
+def _head_path(output: Path, number: int) -> Path:
+    return output / f"head-{number}.safetensors"
+
+
+def _write_arm(output: Path, trunk: Parameters, head: Parameters, *, counts: tuple[int, ...]) -> None:
+    write_parameters(output / "trunk.safetensors", trunk)
+    ends = np.cumsum(counts)
+    for number, (start, end) in enumerate(zip(ends - counts, ends, strict=True)):
+        write_parameters(_head_path(output, number), {name: array[start:end] for name, array in head.items()})
+
+
+def _training_rows(dataset: PreparedDataset, folds: tuple[int, ...], *, who: str) -> Rows:
+    rows = dataset.training_rows(folds)
+    if not len(rows):
+        raise ContractViolation(
+            f"prepared data set '{who}' has no labelled structure in training folds {list(folds)}; "
+            "bring more activities, or lower the training quorum"
+        )
+    return rows
+
+
+def _steps_per_epoch(n_rows: int, settings: TrainingSettings) -> int:
+    return max(1, round(n_rows / settings.batch_size))
+
+
+def _loss_scale(dataset: PreparedDataset, rows: Rows, *, settings: TrainingSettings) -> float:
+    """One over the mean label weight of a batch, from this partner's own data alone.
+
+    Adam does not feel a constant factor, so it only keeps the gradient's size away from Adam's epsilon;
+    a constant, unlike the observed count of each batch, gives every label the same say.
+    """
+    total = float(dataset.endpoint_weight[dataset.labels_of(rows).endpoint].sum())
+    return _steps_per_epoch(len(rows), settings) / total
+
+
+def _batches(rows: Rows, settings: TrainingSettings, generator: torch.Generator) -> Iterator[Rows]:
+    """Shuffle and cut into batches of nearly equal size, epoch after epoch, without end."""
+    while True:
+        order = torch.randperm(len(rows), generator=generator).numpy()
+        yield from np.array_split(rows[order], _steps_per_epoch(len(rows), settings))
+
+
+class _Meter:
+    """Measures what a job costs, from its construction on."""
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+
+    def usage(self) -> Usage:
+        """Cost so far; the peak of resident memory counts pages shared with the template process."""
+        return Usage(
+            cpu_seconds=time.process_time() - self._cpu,
+            wall_seconds=time.perf_counter() - self._wall,
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
