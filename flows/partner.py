@@ -148,7 +148,6 @@ async def _work_on(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm], 
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for an unknown study; nothing was computed"
         )
-    return directory
 
 
 async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm]) -> dict[str, Arm]:

@@ -15,14 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, RoundPlan
-from tasks.evaluation.sums import METRIC_SUMS, consortium_means, metric_sums
+from tasks.evaluation.metrics import METRICS, PERFECT
+from tasks.evaluation.sums import lane_length, to_integers, to_means
+from tasks.evaluation.uplift import riptop
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import Score, ScoreResult
 from tasks.rounds.study import Study, Sums, write_contribution
-from tasks.studies.qsar_training import COUNT_BITS, RunJob
+from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
+UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
 FOLDS = {"validation": 4, "test": 0}
 
 
@@ -65,10 +68,13 @@ class PartnerInputs:
 
 
 def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
-    """One exact lane of metric sums per arm."""
+    """One exact lane of metric sums per arm, and one of relative improvements where there is a baseline."""
+    quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, METRICS)
+    if "single" in quantities:
+        quantities["uplift"] = UPLIFTS
     return tuple(
-        Lane(name=arm, length=len(METRIC_SUMS), ring_bits=64, value_bits=COUNT_BITS)
-        for arm in parameters.arm_names
+        Lane(name=name, length=lane_length(names), ring_bits=64, value_bits=COUNT_BITS)
+        for name, names in quantities.items()
     )
 
 
@@ -100,7 +106,7 @@ def accept(plan: RoundPlan) -> None:
 async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:
     """Score every arm on the plan's fold; leave its metric sums in ``directory``, and its tables for the partner."""
     parameters = parameters_of(plan)
-    sums = {}
+    values = {}
     for arm in parameters.arm_names:
         scored: ScoreResult = await inputs.run_job(
             Score(
@@ -111,8 +117,14 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
                 output=directory / arm,
             )
         )
-        totals = metric_sums(scored.metrics)
-        sums[arm] = np.array([totals[name] for name in METRIC_SUMS], dtype=np.int64)
+        values[arm] = counted_values(scored)
+    sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
+    if "single" in values:
+        improved = {
+            f"riptop_{name}": riptop(values["federated"][name], values["single"][name], perfect=PERFECT[name])
+            for name in METRICS
+        }
+        sums["uplift"] = to_integers(improved, names=UPLIFTS)
     write_contribution(directory, sums)
 
 
@@ -123,13 +135,14 @@ def combine(plan: RoundPlan, sums: Sums, n_survivors: int, blobs: BlobStore) -> 
         ``metrics``: by ``<split>/<arm>/<metric>``.
     """
     del n_survivors, blobs
-    parameters = parameters_of(plan)
-    metrics = {}
-    for arm in parameters.arm_names:
-        totals = dict(zip(METRIC_SUMS, (int(value) for value in sums[arm]), strict=True))
-        for name, value in consortium_means(totals).items():
-            if value is not None:
-                metrics[f"{parameters.split}/{arm}/{name}"] = value
+    split = parameters_of(plan).split
+    metrics: dict[str, float] = {}
+    for lane in plan.lanes:
+        names = UPLIFTS if lane.name == "uplift" else METRICS
+        means = to_means(np.asarray(sums[lane.name], dtype=np.int64), names=names)
+        metrics |= {
+            f"{split}/{lane.name}/{name}": value for name, (value, _) in means.items() if value is not None
+        }
     return {"metrics": metrics}
 
 

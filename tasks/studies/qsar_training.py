@@ -5,7 +5,7 @@ instead of one per minibatch. Runs: ``compute`` on the partner, ``combine`` on t
 Source: McMahan et al. 2017, Algorithm 1; Heyndrickx et al. 2023 for trunk and private heads.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import clip_for_next_round, server_step
-from tasks.evaluation.sums import METRIC_SUMS, consortium_means, metric_sums
+from tasks.evaluation.metric_tables import read_metrics
+from tasks.evaluation.metrics import METRICS
+from tasks.evaluation.sums import FIXED_POINT, lane_length, to_integers, to_means
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult, TrainingSettings
 from tasks.local_training.parameters import (
@@ -34,9 +36,8 @@ from tasks.rounds.study import Study, Sums, write_contribution
 
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
-FIXED_POINT = 2**20
-TRAINING_SUMS = ("loss", "weight", "clipped")
-COUNTS = (*TRAINING_SUMS, *METRIC_SUMS)
+COUNTS = ("loss", "weight", "clipped")
+"""First integers of the lane ``counts``: summed loss and weight in units of 2**-20, and clipped coordinates."""
 COUNT_BITS = 52
 TRUNK_CONTRACT = "trunk@1"
 
@@ -108,8 +109,8 @@ def lanes(
     """The lanes of a training round: the trunk's update, and exact counts."""
     length = vector_length(trunk_layout(parameters.hidden))
     return (
-        Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),  # type: ignore[arg-type] - checked by the model
-        Lane(name="counts", length=len(COUNTS), ring_bits=64, value_bits=COUNT_BITS),
+        Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
+        Lane(name="counts", length=len(COUNTS) + lane_length(METRICS), ring_bits=64, value_bits=COUNT_BITS),
     )
 
 
@@ -155,7 +156,7 @@ def accept(plan: RoundPlan) -> None:
 async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:
     """Score the round's trunk with the last head, then train it on; leave update and counts in ``directory``."""
     parameters = parameters_of(plan)
-    metrics = dict.fromkeys(METRIC_SUMS, 0)
+    values: dict[str, npt.NDArray[np.float64]] = {}
     if inputs.last_round is not None:
         scored: ScoreResult = await inputs.run_job(
             Score(
@@ -166,7 +167,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
                 output=directory / "validation",
             )
         )
-        metrics = metric_sums(scored.metrics)
+        values = counted_values(scored)
     trained: LocalStepsResult = await inputs.run_job(
         LocalSteps(
             dataset=inputs.dataset,
@@ -180,12 +181,19 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             output=directory,
         )
     )
-    counts = {
-        "loss": round(trained.loss_sum * FIXED_POINT),
-        "weight": round(trained.weight_sum * FIXED_POINT),
-        "clipped": _count_clipped(directory / "update.npy", clip=plan.lanes[0].clip or 0.0),
-    } | metrics
-    write_contribution(directory, {"counts": np.array([counts[name] for name in COUNTS], dtype=np.int64)})
+    counts = [
+        round(trained.loss_sum * FIXED_POINT),
+        round(trained.weight_sum * FIXED_POINT),
+        _count_clipped(directory / "update.npy", clip=plan.lanes[0].clip or 0.0),
+        *to_integers(values, names=METRICS).tolist(),
+    ]
+    write_contribution(directory, {"counts": np.array(counts, dtype=np.int64)})
+
+
+def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
+    """The values of each metric over the endpoints that count."""
+    metrics, counted = read_metrics(scored.metrics)
+    return {name: getattr(metrics, name)[counted] for name in METRICS}
 
 
 def _count_clipped(path: Path, *, clip: float) -> int:
@@ -203,27 +211,29 @@ def combine(plan: RoundPlan, sums: Sums, n_survivors: int, blobs: BlobStore) -> 
     parameters = parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     trunk = trunk_vector(blobs, plan.model_in, who="coordinator")
-    mean = np.asarray(sums["update"]) / n_survivors
+    mean: npt.NDArray[np.float64] = np.asarray(sums["update"], dtype=np.float64) / n_survivors
     following, _ = server_step(trunk, mean, server_learning_rate=parameters.server_learning_rate)
-    counts = dict(zip(COUNTS, (int(value) for value in sums["counts"]), strict=True))
     return {
         "trunk": publish_trunk(blobs, following, hidden=parameters.hidden).model_dump(),
         "clip": clip_for_next_round(mean, n_partners=n_survivors, ceiling=parameters.clip_ceiling),
-        "metrics": round_metrics(counts, mean=mean, n_survivors=n_survivors),
+        "metrics": round_metrics(
+            np.asarray(sums["counts"], dtype=np.int64), mean=mean, n_survivors=n_survivors
+        ),
     }
 
 
 def round_metrics(
-    counts: Mapping[str, int], *, mean: npt.NDArray[np.floating], n_survivors: int
+    counts: npt.NDArray[np.int64], *, mean: npt.NDArray[np.floating], n_survivors: int
 ) -> dict[str, float]:
     """The consortium's figures of a round, from sums alone."""
+    loss, weight, clipped = counts[: len(COUNTS)].tolist()
     metrics = {
-        "train/log_loss": counts["loss"] / max(counts["weight"], 1),
-        "update/clipped_fraction": counts["clipped"] / (n_survivors * max(len(mean), 1)),
+        "train/log_loss": loss / max(weight, 1),
+        "update/clipped_fraction": clipped / (n_survivors * max(len(mean), 1)),
         "update/root_mean_square": float(np.sqrt(np.mean(np.square(mean)))),
     }
-    means = consortium_means({name: counts[name] for name in METRIC_SUMS})
-    return metrics | {f"validation/{name}": value for name, value in means.items() if value is not None}
+    means = to_means(counts[len(COUNTS) :], names=METRICS)
+    return metrics | {f"validation/{name}": value for name, (value, _) in means.items() if value is not None}
 
 
 def trunk_vector(blobs: BlobStore, reference: BlobReference, *, who: str) -> npt.NDArray[np.float32]:
