@@ -5,7 +5,6 @@ different vectors under one set of masks would reveal their difference, so the f
 leaves; after the attempt the root is erased. Runs: on the partner. Source: own.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -35,18 +34,20 @@ class AttemptVault:
             return None
         return secret_file(self._path(plan, "root"))
 
-    def pin(self, plan: RoundPlan, vector_digest: bytes) -> None:
-        """Fix the one vector that this attempt may ever mask, before it leaves the site.
+    def pin(self, plan: RoundPlan, what: str, digest: bytes) -> None:
+        """Fix the one vector that an attempt may mask, or the one set of survivors it may unmask.
+
+        A restarted partner has forgotten what it said; the pin has not.
 
         Raises:
-            UpdateMismatch: If another vector was pinned before; nothing was sent.
+            UpdateMismatch: If something else was pinned before; nothing was sent.
         """
-        path = self._path(plan, "pinned")
-        if not create_once(path, [vector_digest]) and path.read_bytes() != vector_digest:
+        path = self._path(plan, what)
+        if not create_once(path, [digest]) and path.read_bytes() != digest:
             raise UpdateMismatch(
-                f"round {plan.round}, attempt {plan.attempt}: this partner has already masked another vector; "
-                f"a second one under the same masks would reveal the difference, so it was not sent",
-                advice="start a new attempt: run the same command again after removing nothing",
+                f"round {plan.round}, attempt {plan.attempt}: this partner has already fixed another {what} under "
+                f"the same masks; a second one would reveal the difference, so it was not sent",
+                advice="remove nothing; the coordinator must open a new attempt, with new masks",
             )
 
     def end(self, plan: RoundPlan) -> None:
@@ -59,11 +60,3 @@ class AttemptVault:
                 file.flush()
                 os.fsync(file.fileno())
             root.unlink()
-
-
-def vector_digest(chunks: list[memoryview]) -> bytes:
-    """SHA-256 over the bytes of a masked vector, 32 bytes."""
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.digest()

@@ -20,6 +20,7 @@ from tasks.rounds.committed import latest_plan, named_senders
 from tasks.rounds.patience import Patience
 from tasks.rounds.study import CoordinatorInputs, Study
 from tasks.secure_aggregation import coordinator as secure_sum
+from tasks.secure_aggregation.vector import SecureSum
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class RoundConductor:
     refused: dict[str, str] = field(default_factory=dict)
     _vectors: list[BlobReference] = field(default_factory=list)
 
-    async def secure_sum(self) -> secure_sum.SecureSum:
+    async def secure_sum(self) -> SecureSum:
         """Run the protocol to the exact sum of the survivors.
 
         Returns:
@@ -191,7 +192,7 @@ async def conduct(
         return dict(found.json())
     conductor = RoundConductor(board=board, plan=plan)
     total = await conductor.secure_sum()
-    outcome = await asyncio.to_thread(study.combine, plan, total.values, len(total.survivors), inputs)
+    outcome = await asyncio.to_thread(study.combine, plan, total, inputs)
     outcome = outcome | {"survivors": list(total.survivors)}
     conductor.announce(outcome)
     return outcome

@@ -5,15 +5,17 @@ Runs: on the partner. Source: own, around the protocol of ``tasks.secure_aggrega
 """
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_contracts.canonical_json import digest_of
 from data_contracts.envelope import Kind
 from data_contracts.errors import ProtocolError, TooFewPartners
 from data_contracts.plan import RoundPlan
 from tasks.exchange.board import Board, Message
-from tasks.rounds.attempts import AttemptVault, vector_digest
+from tasks.rounds.attempts import AttemptVault
 from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
 from tasks.rounds.patience import Patience
 from tasks.rounds.study import Contribution, read_contribution
@@ -36,7 +38,7 @@ async def next_plan(board: Board, round_number: int, *, patience: Patience) -> R
 
     found = await patience.until(look)
     if found is None:
-        raise _silence(board, f"a plan for round {round_number}", patience)
+        raise _silence(board, f"plan for round {round_number}", patience)
     return found if isinstance(found, RoundPlan) else None
 
 
@@ -102,7 +104,9 @@ class Contributor:
         masked, vector = await asyncio.to_thread(
             shared.mask, shares_in, contribution, rounding_key=self.rounding_key
         )
-        self.vault.pin(plan, vector_digest(vector))
+        self.vault.pin(
+            plan, "vector", hashlib.sha256(vector[0]).digest()
+        )  # the header holds the body's digest
         self._post(plan, Kind.MASKED, vector)
 
         survivors = named_senders(
@@ -110,6 +114,7 @@ class Contributor:
         )
         if me not in survivors:
             return
+        self.vault.pin(plan, "survivors", digest_of(list(survivors)).encode())
         confirmed, confirmation = masked.confirm(survivors)
         self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
 

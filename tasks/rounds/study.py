@@ -16,12 +16,10 @@ import numpy.typing as npt
 from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.plan import RoundPlan
 from tasks.exchange.durable_files import replace_whole
+from tasks.secure_aggregation.vector import SecureSum
 
 Contribution = Mapping[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
 """One array per lane of the plan, shape ``(lane.length,)``: float32 where the lane has a clip, else int64."""
-
-Sums = Mapping[str, npt.NDArray[np.float64] | npt.NDArray[np.int64]]
-"""The survivors' sum per lane: float64 where the lane has a clip, else exact int64."""
 
 PartnerInputs = TypeVar("PartnerInputs")
 CoordinatorInputs = TypeVar("CoordinatorInputs")
@@ -37,14 +35,14 @@ class Study(Generic[PartnerInputs, CoordinatorInputs, Outcome]):
         accept: Checks a plan against what this site grants; raises ``AgreementViolation``.
         compute: On the partner: from the plan and its private inputs to one array per lane, left as files in
             the given directory (``write_contribution``), so that only a path passes between Prefect tasks.
-        combine: On the coordinator: from the plan, the sums, the number of survivors and its own inputs to an
+        combine: On the coordinator: from the plan, the survivors' sum and its own inputs to an
             outcome that may be made public.
     """
 
     name: str
     accept: Callable[[RoundPlan], None]
     compute: Callable[[RoundPlan, PartnerInputs, Path], Awaitable[None]]
-    combine: Callable[[RoundPlan, Sums, int, CoordinatorInputs], Outcome]
+    combine: Callable[[RoundPlan, SecureSum, CoordinatorInputs], Outcome]
 
 
 def check_lanes(plan: RoundPlan, contribution: Contribution, *, who: str) -> None:

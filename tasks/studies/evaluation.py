@@ -20,7 +20,8 @@ from tasks.evaluation.sums import lane_length, to_integers, to_means
 from tasks.evaluation.uplift import riptop
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import Score, ScoreResult
-from tasks.rounds.study import Study, Sums, write_contribution
+from tasks.rounds.study import Study, write_contribution
+from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 
 NAME = "evaluation"
@@ -128,18 +129,18 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     write_contribution(directory, sums)
 
 
-def combine(plan: RoundPlan, sums: Sums, n_survivors: int, blobs: BlobStore) -> dict[str, Any]:
+def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
     """Turn sums into the consortium's means.
 
     Returns:
         ``metrics``: by ``<split>/<arm>/<metric>``.
     """
-    del n_survivors, blobs
+    del blobs
     split = parameters_of(plan).split
     metrics: dict[str, float] = {}
     for lane in plan.lanes:
         names = UPLIFTS if lane.name == "uplift" else METRICS
-        means = to_means(np.asarray(sums[lane.name], dtype=np.int64), names=names)
+        means = to_means(np.asarray(total.values[lane.name], dtype=np.int64), names=names)
         metrics |= {
             f"{split}/{lane.name}/{name}": value for name, (value, _) in means.items() if value is not None
         }

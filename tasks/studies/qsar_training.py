@@ -32,12 +32,13 @@ from tasks.local_training.parameters import (
     unflatten,
     vector_length,
 )
-from tasks.rounds.study import Study, Sums, write_contribution
+from tasks.rounds.study import Study, write_contribution
+from tasks.secure_aggregation.vector import SecureSum
 
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
-COUNTS = ("loss", "weight", "clipped")
-"""First integers of the lane ``counts``: summed loss and weight in units of 2**-20, and clipped coordinates."""
+COUNTS = ("loss", "weight")
+"""First integers of the lane ``counts``: summed loss and weight in units of 2**-20."""
 COUNT_BITS = 52
 TRUNK_CONTRACT = "trunk@1"
 
@@ -184,7 +185,6 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     counts = [
         round(trained.loss_sum * FIXED_POINT),
         round(trained.weight_sum * FIXED_POINT),
-        _count_clipped(directory / "update.npy", clip=plan.lanes[0].clip or 0.0),
         *to_integers(values, names=METRICS).tolist(),
     ]
     write_contribution(directory, {"counts": np.array(counts, dtype=np.int64)})
@@ -196,13 +196,7 @@ def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
     return {name: getattr(metrics, name)[counted] for name in METRICS}
 
 
-def _count_clipped(path: Path, *, clip: float) -> int:
-    update = np.load(path, mmap_mode="r", allow_pickle=False)
-    blocks = (update[start : start + 2**20] for start in range(0, len(update), 2**20))
-    return sum(int(np.count_nonzero(np.abs(block) > clip)) for block in blocks)
-
-
-def combine(plan: RoundPlan, sums: Sums, n_survivors: int, blobs: BlobStore) -> dict[str, Any]:
+def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
     """Take the server's step and publish the next trunk.
 
     Returns:
@@ -211,25 +205,23 @@ def combine(plan: RoundPlan, sums: Sums, n_survivors: int, blobs: BlobStore) -> 
     parameters = parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     trunk = trunk_vector(blobs, plan.model_in, who="coordinator")
-    mean: npt.NDArray[np.float64] = np.asarray(sums["update"], dtype=np.float64) / n_survivors
+    n_survivors = len(total.survivors)
+    mean: npt.NDArray[np.float64] = np.asarray(total.values["update"], dtype=np.float64) / n_survivors
     following, _ = server_step(trunk, mean, server_learning_rate=parameters.server_learning_rate)
     return {
         "trunk": publish_trunk(blobs, following, hidden=parameters.hidden).model_dump(),
         "clip": clip_for_next_round(mean, n_partners=n_survivors, ceiling=parameters.clip_ceiling),
-        "metrics": round_metrics(
-            np.asarray(sums["counts"], dtype=np.int64), mean=mean, n_survivors=n_survivors
-        ),
+        "metrics": round_metrics(total, mean=mean),
     }
 
 
-def round_metrics(
-    counts: npt.NDArray[np.int64], *, mean: npt.NDArray[np.floating], n_survivors: int
-) -> dict[str, float]:
+def round_metrics(total: SecureSum, *, mean: npt.NDArray[np.float64]) -> dict[str, float]:
     """The consortium's figures of a round, from sums alone."""
-    loss, weight, clipped = counts[: len(COUNTS)].tolist()
+    counts = np.asarray(total.values["counts"], dtype=np.int64)
+    loss, weight = counts[: len(COUNTS)].tolist()
     metrics = {
         "train/log_loss": loss / max(weight, 1),
-        "update/clipped_fraction": clipped / (n_survivors * max(len(mean), 1)),
+        "update/clipped_fraction": total.n_clipped["update"] / (len(total.survivors) * max(len(mean), 1)),
         "update/root_mean_square": float(np.sqrt(np.mean(np.square(mean)))),
     }
     means = to_means(counts[len(COUNTS) :], names=METRICS)
