@@ -1,0 +1,160 @@
+"""What a person sees of a run: MLflow's curves, Prefect's artifacts, and one line a round on the terminal.
+
+Why: the consortium's figures come from secure sums only; a partner's own figures go to its own experiment.
+Runs: on the coordinator, and for its own part on a partner. Source: own.
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    acreate_link_artifact,
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+
+from data_contracts.plan import RoundPlan
+from tasks.evaluation.metrics import METRICS
+from tasks.evaluation.pictures import draw_rounds
+from tasks.tracking.runs import TrackedRun, log_files, log_round
+
+logger = logging.getLogger("motet")
+
+SIMULATED = "Simulated companies on one machine; "
+SIMULATED_ASSAYS = "**Simulated assays on real molecules: these figures say nothing about any drug.**"
+
+
+def bytes_up(plan: RoundPlan) -> int:
+    """Bytes of one partner's masked vector in a round."""
+    return sum(lane.length * lane.ring_bits // 8 for lane in plan.lanes)
+
+
+@dataclass
+class RoundReport:
+    """Reports the coordinator's rounds as they end.
+
+    Attributes:
+        tracked: The coordinator's MLflow run.
+        n_rounds: Rounds of the whole run, evaluation included.
+        directory: Where pictures are drawn.
+        simulated_assays: Whether every picture must say so.
+    """
+
+    tracked: TrackedRun
+    n_rounds: int
+    directory: Path
+    simulated_assays: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _progress: UUID | None = None
+    _last: float = field(default_factory=time.monotonic)
+
+    async def __call__(self, plan: RoundPlan, outcome: dict[str, Any]) -> None:
+        """Report one round."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        metrics = dict(outcome["metrics"])
+        self.rows.append(
+            {
+                "round": plan.round,
+                "study": plan.study,
+                "partners": f"{len(outcome['survivors'])} of {len(plan.cohort)}",
+                "validation AUPRC": _first(metrics, "validation/auprc", "validation/federated/auprc"),
+                "training log-loss": metrics.get("train/log_loss"),
+                "clipped": metrics.get("update/clipped_fraction"),
+                "MB up per partner": round(bytes_up(plan) / 1e6, 3),
+                "seconds": round(seconds, 1),
+            }
+        )
+        extra = {
+            "aggregation/survivors": float(len(outcome["survivors"])),
+            "communication/bytes_up_per_partner": float(bytes_up(plan)),
+            "time/round_seconds": seconds,
+        }
+        await asyncio.to_thread(
+            log_round, self.tracked, metrics | extra, round_number=plan.round, time_ms=int(time.time() * 1000)
+        )
+        await self._advance(plan.round)
+        logger.info("%s", _line(self.rows[-1], n_rounds=self.n_rounds))
+
+    async def _advance(self, done: int) -> None:
+        percent = 100.0 * done / self.n_rounds
+        if self._progress is None:
+            self._progress = await acreate_progress_artifact(
+                progress=percent, key="rounds", description="Rounds done."
+            )
+        else:
+            await aupdate_progress_artifact(self._progress, progress=percent)
+
+    async def close(
+        self, *, validation: Mapping[int, Mapping[str, float]], test: Mapping[str, float]
+    ) -> Path:
+        """Draw the round curve and publish table, curve and result."""
+        picture = self.directory / "rounds.png"
+        rounds = sorted(number for number in validation if number)
+        draw_rounds(
+            picture,
+            rounds,
+            {metric: [validation[number].get(metric) for number in rounds] for metric in METRICS},
+            simulated_assays=self.simulated_assays,
+        )
+        await asyncio.to_thread(log_files, self.tracked, {"pictures/rounds.png": picture})
+        await acreate_table_artifact(
+            table=self.rows, key="round-table", description=SIMULATED + "all figures are secure sums."
+        )
+        await acreate_markdown_artifact(
+            markdown=result_markdown(test, picture=picture, simulated_assays=self.simulated_assays),
+            key="uplift",
+            description="Does joining pay?",
+        )
+        return picture
+
+
+async def link_to_mlflow(url: str) -> None:
+    """Leave a link to the MLflow run on the Prefect run's page."""
+    await acreate_link_artifact(
+        link=url, link_text="MLflow run", key="mlflow-run", description="Metrics and models."
+    )
+
+
+def result_markdown(test: Mapping[str, float], *, picture: Path, simulated_assays: bool) -> str:
+    """The consortium's result as Markdown with an inline picture."""
+    arms = [arm for arm in ("single", "federated", "pooled") if f"test/{arm}/auprc" in test]
+    lines = [
+        SIMULATED_ASSAYS if simulated_assays else "",
+        "",
+        "| arm | AUROC | AUPRC | log-loss |",
+        "|---|---|---|---|",
+        *(
+            f"| {arm} | " + " | ".join(_show(test.get(f"test/{arm}/{metric}")) for metric in METRICS) + " |"
+            for arm in arms
+        ),
+        "",
+        f"Mean RIPtoP of AUPRC over all endpoints: **{_show(test.get('test/uplift/riptop_auprc'))}**",
+        "",
+        f"![validation by round](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})",
+    ]
+    return "\n".join(lines)
+
+
+def _first(metrics: Mapping[str, float], *names: str) -> float | None:
+    return next((metrics[name] for name in names if name in metrics), None)
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _line(row: Mapping[str, Any], *, n_rounds: int) -> str:
+    return (
+        f"round {row['round']:>3}/{n_rounds}  {row['study']:<13}  {row['partners']} partners  "
+        f"validation AUPRC {_show(row['validation AUPRC'])}  {row['MB up per partner']:.2f} MB up  {row['seconds']:.1f} s"
+    )

@@ -1,0 +1,40 @@
+"""Prefect task of a partner's own report.
+
+Runs: on the partner. Source: own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.evaluation.partner_report import write_partner_report
+
+
+@task(
+    name="evaluation",
+    task_run_name="{partner}/report/evaluation",
+    tags=["partner", "stage:evaluation"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def partner_report(
+    partner: str,
+    tables: Mapping[str, Path],
+    *,
+    endpoint_ids: list[str],
+    output: Path,
+    seed: int,
+    simulated_assays: bool,
+) -> str:
+    """Compare the partner's arms; the figures stay in its directory."""
+    write_partner_report(
+        tables,
+        partner=partner,
+        endpoint_ids=endpoint_ids,
+        output=output,
+        seed=seed,
+        simulated_assays=simulated_assays,
+    )
+    return output.name
