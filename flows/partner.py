@@ -6,7 +6,7 @@ Runs: on the partner. Source: own.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_contracts.errors import AgreementViolation, ProtocolError
@@ -41,6 +41,7 @@ class Partner:
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
+        is_prepared: Set once its data lies prepared.
     """
 
     site: Site
@@ -50,6 +51,7 @@ class Partner:
     run_job: RunJob
     workers: int = 1
     pooled: Callable[[], Awaitable[Arm]] | None = None
+    is_prepared: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def prepared(self) -> Path:
@@ -94,6 +96,7 @@ async def take_part(partner: Partner) -> PartOutcome:
         output=partner.prepared,
         workers=partner.workers,
     )
+    partner.is_prepared.set()
     contributor = Contributor(
         board=partner.board,
         vault=partner.site.vault,

@@ -1,0 +1,175 @@
+"""A whole consortium on one machine: the coordinator and the partners, each with its own directory and keys.
+
+Why: a person tries motet in one command, and every test of the protocol runs here; the stories are the ones
+that separate sites run. Runs: on one machine, in a simulation. Source: own.
+"""
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, tags
+
+from flows.federated_training import Coordinator, TrainedTrunk, lead
+from flows.finishing import finish_coordinator, finish_partner, open_tracking
+from flows.partner import Partner, PartOutcome, take_part
+from flows.run_directory import RunDirectory, create_run, find_unfinished
+from flows.settings import RunSettings
+from flows.sites import derive_key
+from tasks.exchange.identity import Roster
+from tasks.local_training.jobs import Centralised, TrainingJob, TrainingResult
+from tasks.local_training.parameters import initial_trunk, write_parameters
+from tasks.local_training.worker_process import TrainingProcess
+from tasks.simulation.datasets import SimulatedDataset
+from tasks.simulation.steps import simulated_companies
+from tasks.studies.evaluation import Arm
+from tasks.studies.qsar_training import RunJob, TrainingParameters
+from tasks.studies.steps import train_without_federation
+
+JOB_TIMEOUT_SECONDS = 3600.0
+
+
+@flow(name="consortium", flow_run_name="{run_id}", persist_result=False)
+async def consortium(
+    run_id: str | None = None, settings: RunSettings | None = None, home: str = "motet-home"
+) -> dict[str, Any]:
+    """Run a consortium of simulated companies to registered models; an interrupted run resumes.
+
+    Args:
+        run_id: Name of the run; None resumes an unfinished run of the same settings, or starts a new one.
+        settings: What to compute; None means the embedded data and the defaults.
+        home: Directory of runs, models and services.
+
+    Returns:
+        The consortium's result, as in ``result.json``.
+    """
+    settings = settings or RunSettings()
+    place = Path(home).resolve()
+    run = (None if run_id else find_unfinished(place, settings)) or create_run(
+        place, settings=settings, now=datetime.now(UTC), run_id=run_id
+    )
+    with run.held(), tags(f"run:{run.run_id}"):
+        return await perform(run, home=place)
+
+
+async def perform(run: RunDirectory, *, home: Path) -> dict[str, Any]:
+    """Perform a run whose directory this process holds."""
+    settings = run.settings
+    dataset: SimulatedDataset = await simulated_companies(
+        settings.data,
+        partners=settings.partners,
+        seed=settings.seed,
+        permuted=settings.permuted_labels,
+        home=home,
+    )
+    roster = pin_roster(run, dataset)
+    tracking = await open_tracking(run, home=home, dataset=dataset)
+    coordinator = Coordinator(
+        board=run.coordinator.board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
+        settings=settings,
+        report=tracking.report,
+    )
+    async with training_children() as run_job:
+        partners = [
+            Partner(
+                site=run.partner(name),
+                board=run.partner(name).board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
+                files=dataset.files(name),
+                consortium_secret=dataset.consortium_secret,
+                run_job=run_job,
+                workers=max(1, (os.cpu_count() or 1) // 2),
+            )
+            for name in dataset.partners
+        ]
+        async with asyncio.TaskGroup() as everybody:
+            if settings.pooled_arm:
+                pooled = PooledArm(run, partners, parameters=coordinator.parameters)
+                partners = [
+                    dataclasses.replace(partner, pooled=pooled.arm_of(place))
+                    for place, partner in enumerate(partners)
+                ]
+                everybody.create_task(pooled.train())
+            leading = everybody.create_task(lead(coordinator))
+            taking_part = {
+                partner.site.name: everybody.create_task(take_part(partner)) for partner in partners
+            }
+    trained: TrainedTrunk = leading.result()
+    outcomes: dict[str, PartOutcome] = {name: task.result() for name, task in taking_part.items()}
+    models = {name: await finish_partner(tracking, name, outcome) for name, outcome in outcomes.items()}
+    return await finish_coordinator(tracking, trained, models=models)
+
+
+def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
+    """Make everybody's keys and pin all public keys at every site.
+
+    Signing keys come from the system's generator. The secret behind training seeds is derived from the simulated
+    dataset, so that a run of the same settings can be repeated; a real partner makes its own.
+    """
+    sites = [run.coordinator, *(run.partner(name) for name in dataset.partners)]
+    for site in sites:
+        site.install_secret(
+            "site_secret", derive_key(dataset.consortium_secret, f"simulated-site/{site.name}")
+        )
+    return Roster(
+        coordinator=run.coordinator.name, keys={site.name: site.identity.public_key.hex() for site in sites}
+    )
+
+
+@asynccontextmanager
+async def training_children() -> AsyncIterator[RunJob]:
+    """Run training jobs in child processes, one per core at a time."""
+    free_cores = asyncio.Semaphore(os.cpu_count() or 1)
+    async with TrainingProcess() as training:
+
+        async def run_job(job: TrainingJob) -> TrainingResult:
+            async with free_cores:
+                return await training.run(job, timeout_seconds=JOB_TIMEOUT_SECONDS)
+
+        yield run_job
+
+
+class PooledArm:
+    """The upper bound: one model that saw the data of all simulated companies. It exists in simulations only."""
+
+    def __init__(self, run: RunDirectory, partners: list[Partner], *, parameters: TrainingParameters) -> None:
+        self._run = run
+        self._partners = partners
+        self._parameters = parameters
+        self._output = run.path / "simulation" / "pooled"
+        self._trained = asyncio.Event()
+
+    async def train(self) -> None:
+        """Train as soon as every company has prepared its data."""
+        for partner in self._partners:
+            await partner.is_prepared.wait()
+        start = self._run.path / "simulation" / "first-trunk.safetensors"
+        seed = self._run.settings.seed
+        write_parameters(start, initial_trunk(self._parameters.hidden, seed=seed))
+        job = Centralised(
+            kind="pooled",
+            datasets=tuple(partner.prepared for partner in self._partners),
+            trunk=start,
+            head_seeds=tuple(partner.site.seed("head") for partner in self._partners),
+            seed=seed,
+            max_epochs=self._parameters.rounds * self._parameters.local_epochs,
+            settings=self._parameters.settings,
+            output=self._output,
+        )
+        await train_without_federation(self._run.run_id, "simulation", job, run_job=self._partners[0].run_job)
+        self._trained.set()
+
+    def arm_of(self, place: int) -> Callable[[], Awaitable[Arm]]:
+        """A function that waits for the pooled model and returns the share of the partner at a place."""
+
+        async def wait() -> Arm:
+            await self._trained.wait()
+            return Arm(
+                trunk=self._output / "trunk.safetensors", head=self._output / f"head-{place}.safetensors"
+            )
+
+        return wait
