@@ -1,4 +1,4 @@
-"""Rendering of a contract for people: what `motet contracts show NAME` prints.
+"""Rendering of a contract for people: what `motet contracts NAME` prints.
 
 Why: a data owner decides by reading, not by parsing JSON. Runs: anywhere. Source: own.
 """

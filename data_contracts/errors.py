@@ -44,7 +44,7 @@ class ContractViolation(MotetError):
     """Input does not match its Arrow data contract."""
 
     exit_code = 3
-    advice = "compare the file with the contract: `motet contracts show NAME` lists columns, types and rules"
+    advice = "compare the file with the contract: `motet contracts NAME` lists columns, types and rules"
 
 
 class SettingsError(MotetError):
