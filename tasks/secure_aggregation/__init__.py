@@ -1,0 +1,1 @@
+"""Secure aggregation: the coordinator learns the survivors' sum of a vector, and nothing else of it."""

@@ -1,0 +1,345 @@
+"""The coordinator's side of secure aggregation: verify on arrival, relay, and open nothing but the sum.
+
+Why: every message is checked when it arrives, so that one hostile sender counts as absent instead of blocking
+the round, and whatever goes wrong names who did it. Pure: no I/O, no clock; it holds no long-term secret.
+Runs: on the coordinator, or on anybody who repeats a round. Source: Bonawitz et al. 2017 Fig. 4.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from typing_extensions import Buffer
+
+from data_contracts.errors import ProtocolError
+from data_contracts.plan import RoundPlan
+from tasks.secure_aggregation.keys import mask_key_pair
+from tasks.secure_aggregation.masking import MaskStreams
+from tasks.secure_aggregation.messages import (
+    MASKED_HEADER_BYTES,
+    Advert,
+    Confirmation,
+    MaskedHeader,
+    Shares,
+    Unmasking,
+    claim_keys,
+    collect_refusals,
+    parse_adverts,
+)
+from tasks.secure_aggregation.protocol import (
+    Attempt,
+    Identities,
+    adds_pair_mask,
+    commit_self_seed,
+    commit_share,
+    mask_peers,
+    pair_mask_key,
+    self_mask_key,
+    share_holders,
+    transcript_of_adverts,
+    transcript_of_shares,
+)
+from tasks.secure_aggregation.shamir import combine
+from tasks.secure_aggregation.vector import SecureSum, unmask_sum
+
+
+def begin(plan: RoundPlan, *, identities: Identities) -> "Opened":
+    """Open an attempt.
+
+    Args:
+        plan: The published plan.
+        identities: Pinned Ed25519 public keys (32 bytes) by partner.
+
+    Raises:
+        AgreementViolation: If the plan would release a sum of too few.
+    """
+    return Opened(Attempt(plan, identities))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The plan is out; adverts are awaited."""
+
+    attempt: Attempt
+    _owner: dict[bytes, str] = field(default_factory=dict, repr=False)
+
+    def check_advert(self, sender: str, message: Buffer) -> None:
+        """Check one advert on arrival; of two that show the same key, the first stands.
+
+        Raises:
+            ProtocolError: Naming the sender.
+        """
+        advert = Advert.parse(message, self.attempt, sender=sender)
+        fresh = {key: name for key, name in self._owner.items() if name != sender}
+        claim_keys(advert, fresh, sender=sender)
+        self._owner.update(fresh)
+
+    def adverts(self, adverts: Mapping[str, Buffer]) -> "Advertised":
+        """Close the phase with the adverts that count.
+
+        Raises:
+            TooFewPartners: If they are fewer than the threshold.
+            ProtocolError: If one does not verify, naming its sender.
+        """
+        self.attempt.demand_enough(adverts, phase="advert")
+        parsed = parse_adverts(self.attempt, adverts)
+        return Advertised(self.attempt, parsed, transcript_of_adverts(self.attempt, adverts))
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """The adverts are closed; shares are awaited."""
+
+    attempt: Attempt
+    _adverts: Mapping[str, Advert] = field(repr=False)
+    _transcript: bytes = field(repr=False)
+
+    def check_shares(self, sender: str, message: Buffer) -> None:
+        """Check one shares message on arrival (its sealed content is for the holders alone).
+
+        Raises:
+            ProtocolError: Naming the sender.
+        """
+        self._parse(sender, message)
+
+    def _parse(self, sender: str, message: Buffer) -> Shares:
+        attempt = self.attempt
+        attempt.demand_subset([sender], self._adverts, phase="shares")
+        holders = share_holders(sender, among=attempt.in_order(self._adverts))
+        return Shares.parse(
+            message, attempt, sender=sender, transcript=self._transcript, n_holders=len(holders)
+        )
+
+    def shares(self, shares: Mapping[str, Buffer]) -> "Shared":
+        """Close the phase with the shares messages that count.
+
+        Raises:
+            TooFewPartners: If they are fewer than the threshold.
+            ProtocolError: If one does not verify, naming its sender.
+        """
+        attempt = self.attempt
+        attempt.demand_subset(shares, self._adverts, phase="shares")
+        attempt.demand_enough(shares, phase="shares")
+        dealt: dict[str, Shares] = {}
+
+        def parse(sender: str) -> None:
+            dealt[sender] = self._parse(sender, shares[sender])
+
+        collect_refusals(attempt.in_order(shares), parse)
+        transcript = transcript_of_shares(attempt, self._transcript, shares)
+        return Shared(attempt, self._adverts, dealt, transcript)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The shares are closed; masked vectors are awaited."""
+
+    attempt: Attempt
+    _adverts: Mapping[str, Advert] = field(repr=False)
+    _shares: Mapping[str, Shares] = field(repr=False)
+    _transcript: bytes = field(repr=False)
+    _hashed: dict[str, MaskedHeader] = field(default_factory=dict, repr=False)
+
+    def check_masked(self, sender: str, message: Buffer) -> None:
+        """Check one masked vector on arrival, its body's digest included.
+
+        Raises:
+            ProtocolError: Naming the sender.
+        """
+        header = self._parse(sender, message)
+        header.check_body(_body(message), sender=sender)
+        self._hashed[sender] = header
+
+    def _parse(self, sender: str, message: Buffer) -> MaskedHeader:
+        self.attempt.demand_subset([sender], self._shares, phase="masked")
+        return MaskedHeader.parse(message, self.attempt, sender=sender, transcript=self._transcript)
+
+    def masked(self, masked: Mapping[str, Buffer]) -> "Survived":
+        """Close the phase with the masked vectors that count: their senders are the survivors.
+
+        A vector that :meth:`check_masked` has accepted is not hashed a second time.
+
+        Raises:
+            TooFewPartners: If they are fewer than the threshold.
+            ProtocolError: If one does not verify, naming its sender.
+        """
+        attempt = self.attempt
+        attempt.demand_subset(masked, self._shares, phase="masked")
+        attempt.demand_enough(masked, phase="masked")
+
+        def check(sender: str) -> None:
+            if self._hashed.get(sender) != self._parse(sender, masked[sender]):
+                self.check_masked(sender, masked[sender])
+
+        survivors = attempt.in_order(masked)
+        collect_refusals(survivors, check)
+        return Survived(
+            attempt,
+            self._adverts,
+            self._shares,
+            self._transcript,
+            {name: _body(masked[name]) for name in survivors},
+        )
+
+
+@dataclass(frozen=True)
+class Survived:
+    """The survivors are known; their confirmations are awaited."""
+
+    attempt: Attempt
+    _adverts: Mapping[str, Advert] = field(repr=False)
+    _shares: Mapping[str, Shares] = field(repr=False)
+    _transcript: bytes = field(repr=False)
+    _bodies: Mapping[str, memoryview] = field(repr=False)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose vectors will be summed, in the cohort's order."""
+        return tuple(self._bodies)
+
+    def check_confirmation(self, sender: str, message: Buffer) -> None:
+        """Check one confirmation on arrival.
+
+        Raises:
+            ProtocolError: Naming the sender.
+        """
+        attempt = self.attempt
+        attempt.demand_subset([sender], self._bodies, phase="confirmation")
+        Confirmation.parse(
+            message,
+            attempt,
+            sender=sender,
+            transcript=self._transcript,
+            survivors=attempt.bitmap(self._bodies),
+        )
+
+    def confirmations(self, confirmations: Mapping[str, Buffer]) -> "Confirmed":
+        """Close the phase with the confirmations that count.
+
+        Raises:
+            TooFewPartners: If they are fewer than the threshold.
+            ProtocolError: If one does not verify, naming its sender.
+        """
+        self.attempt.demand_enough(confirmations, phase="confirmation")
+        collect_refusals(
+            self.attempt.in_order(confirmations),
+            lambda sender: self.check_confirmation(sender, confirmations[sender]),
+        )
+        return Confirmed(self.attempt, self._adverts, self._shares, self._transcript, self._bodies)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The survivors have confirmed each other; the shares that unmask their sum are awaited."""
+
+    attempt: Attempt
+    _adverts: Mapping[str, Advert] = field(repr=False)
+    _shares: Mapping[str, Shares] = field(repr=False)
+    _transcript: bytes = field(repr=False)
+    _bodies: Mapping[str, memoryview] = field(repr=False)
+
+    def check_unmasking(self, sender: str, message: Buffer) -> None:
+        """Check one unmasking message on arrival, each share against what its dealer committed to.
+
+        Raises:
+            ProtocolError: Naming the sender.
+        """
+        self._parse(sender, message)
+
+    def _parse(self, sender: str, message: Buffer) -> dict[str, bytes]:
+        """Return the sender's verified share by dealer."""
+        attempt, everybody = self.attempt, self.attempt.in_order(self._adverts)
+        attempt.demand_subset([sender], self._bodies, phase="unmasking")
+        held_of = {name: share_holders(name, among=everybody) for name in self._shares}
+        dealers = [name for name in attempt.in_order(self._shares) if sender in held_of[name]]
+        unmasking = Unmasking.parse(
+            message,
+            attempt,
+            sender=sender,
+            transcript=self._transcript,
+            survivors=attempt.bitmap(self._bodies),
+            n_dealers=len(dealers),
+        )
+        for dealer, share in zip(dealers, unmasking.shares, strict=True):
+            dealt = self._shares[dealer].dealt[held_of[dealer].index(sender)]
+            kind, expected = (
+                ("self", dealt.self_share_commitment)
+                if dealer in self._bodies
+                else ("mask", dealt.mask_share_commitment)
+            )
+            if commit_share(share, attempt, kind=kind, dealer=dealer, holder=sender) != expected:
+                raise ProtocolError(f"'{sender}' sent a share that is not the one '{dealer}' dealt to it")
+        return dict(zip(dealers, unmasking.shares, strict=True))
+
+    def unmask(self, unmaskings: Mapping[str, Buffer]) -> SecureSum:
+        """Reconstruct the masks that remain in the sum, remove them and decode.
+
+        Args:
+            unmaskings: At least a threshold of unmasking messages.
+
+        Returns:
+            The survivors' exact sum.
+
+        Raises:
+            TooFewPartners: If there are fewer than the threshold; nothing is released.
+            ProtocolError: If a message does not verify, naming its sender, or a dealer's shares do not fit
+                together, naming the dealer.
+        """
+        attempt = self.attempt
+        attempt.demand_enough(unmaskings, phase="unmasking")
+        shares: dict[str, dict[int, bytes]] = {dealer: {} for dealer in attempt.in_order(self._shares)}
+
+        def collect(sender: str) -> None:
+            for dealer, share in self._parse(sender, unmaskings[sender]).items():
+                shares[dealer][attempt.point(sender)] = share
+
+        collect_refusals(attempt.in_order(unmaskings), collect)
+        streams = self._remaining_masks(shares)
+        return unmask_sum(attempt, list(self._bodies.values()), streams, survivors=tuple(self._bodies))
+
+    def _remaining_masks(self, shares: Mapping[str, Mapping[int, bytes]]) -> MaskStreams:
+        attempt = self.attempt
+        added: list[bytes] = []
+        subtracted: list[bytes] = []
+
+        def remove(dealer: str) -> None:
+            seed = combine(shares[dealer], threshold=attempt.plan.threshold)
+            if dealer in self._bodies:
+                subtracted.append(self._self_mask(dealer, seed))
+            else:
+                for peer, key in self._pair_masks(dealer, seed).items():
+                    peer_added = adds_pair_mask(attempt, me=peer, peer=dealer)
+                    (subtracted if peer_added else added).append(key)
+
+        collect_refusals(tuple(shares), remove)
+        return MaskStreams(added=added, subtracted=subtracted)
+
+    def _self_mask(self, dealer: str, seed: bytes | None) -> bytes:
+        committed = self._shares[dealer].self_seed_commitment
+        if seed is None or commit_self_seed(seed, self.attempt, dealer=dealer) != committed:
+            raise _ill_dealt(dealer, "self seed")
+        return self_mask_key(seed, self.attempt, self._transcript, name=dealer)
+
+    def _pair_masks(self, dealer: str, seed: bytes | None) -> dict[str, bytes]:
+        """Keys of the masks that survivors share with a partner that dropped out, by survivor."""
+        attempt = self.attempt
+        pair = mask_key_pair(seed, plan_digest=attempt.digest) if seed is not None else None
+        if pair is None or pair.public != self._adverts[dealer].mask_public:
+            raise _ill_dealt(dealer, "mask key")
+        keys = {}
+        for peer in mask_peers(dealer, among=attempt.in_order(self._shares)):
+            if peer in self._bodies:
+                public = self._adverts[peer].mask_public
+                keys[peer] = pair_mask_key(pair, public, attempt, self._transcript, me=dealer, peer=peer)
+        return keys
+
+
+def _body(message: Buffer) -> memoryview:
+    return memoryview(message).cast("B")[MASKED_HEADER_BYTES:]
+
+
+def _ill_dealt(dealer: str, what: str) -> ProtocolError:
+    return ProtocolError(
+        f"the shares that '{dealer}' dealt of its {what} do not give what it committed to: '{dealer}' deviates; "
+        f"nothing was released",
+        advice="repeat the round without the named partner, and keep the mailbox as evidence",
+    )

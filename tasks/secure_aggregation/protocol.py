@@ -1,0 +1,216 @@
+"""What both sides of secure aggregation share: who takes part, transcripts, mask keys, set rules.
+
+Why: partner and coordinator must compute the same bytes, and neither may import the other.
+Runs: anywhere. Source: Bonawitz et al. 2017 (ACM CCS) Fig. 4, version for active adversaries; own: the
+transcript is chained, and every mask key depends on it.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from typing_extensions import Buffer
+
+from data_contracts.errors import AgreementViolation, ProtocolError, TooFewPartners
+from data_contracts.plan import RoundPlan
+from tasks.secure_aggregation.keys import DOMAIN, KEY_BYTES, KeyPair, commitment, derive
+from tasks.secure_aggregation.masking import Layout
+from tasks.secure_aggregation.quantization import LaneCode
+
+MIN_SURVIVORS = 3  # of a sum of two, each contributor subtracts itself and holds the other's value
+
+Identities = Mapping[str, bytes]
+Messages = Mapping[str, Buffer]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one secure sum, as everybody sees it.
+
+    Args:
+        plan: The round's plan; its digest keys every signature, seal and mask.
+        identities: Pinned Ed25519 public keys (32 bytes) by partner; may name more than the cohort.
+
+    Raises:
+        AgreementViolation: If the plan would release a sum of fewer than three, could wrap around, or names a
+            partner without a pinned key.
+    """
+
+    plan: RoundPlan
+    identities: Identities = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check again what a plan must fulfil; privacy rests on it."""
+        plan = self.plan
+        if plan.threshold < MIN_SURVIVORS or 2 * plan.threshold <= len(plan.cohort):
+            raise AgreementViolation(
+                f"the plan of round {plan.round} has threshold {plan.threshold} for {len(plan.cohort)} partners; at least "
+                f"{MIN_SURVIVORS} and more than half are needed, or a released sum would betray single partners"
+            )
+        for name in plan.cohort:
+            if len(self.identities.get(name, b"")) != KEY_BYTES:
+                raise AgreementViolation(
+                    f"'{name}' of the plan of round {plan.round} has no pinned 32-byte key"
+                )
+        for segment in self.layout.segments:
+            LaneCode(segment.lane, n_partners=len(plan.cohort))
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The plan's digest, 32 bytes."""
+        return bytes.fromhex(self.plan.digest)
+
+    @cached_property
+    def rounding_context(self) -> bytes:
+        """The plan's digest with its attempt number left out: a repeated attempt rounds as the first did."""
+        return bytes.fromhex(self.plan.model_copy(update={"attempt": 0}).digest)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the vector is laid out."""
+        return Layout.of(self.plan)
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
+        return {name: position for position, name in enumerate(self.plan.cohort)}
+
+    def position(self, name: str) -> int:
+        """A partner's place in the sorted cohort, from 0.
+
+        Raises:
+            ProtocolError: If it is not of the cohort.
+        """
+        if name not in self._positions:
+            raise ProtocolError(f"'{name}' is not in the cohort of round {self.plan.round}")
+        return self._positions[name]
+
+    def point(self, name: str) -> int:
+        """The abscissa of a partner's shares."""
+        return self.position(name) + 1
+
+    def in_order(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names in the cohort's order."""
+        return tuple(sorted(names, key=self.position))
+
+    def bitmap(self, names: Collection[str]) -> bytes:
+        """A set of partners as bits, first partner first, zero-padded to whole bytes."""
+        bits = bytearray(self.bitmap_bytes)
+        for name in names:
+            byte, bit = divmod(self.position(name), 8)
+            bits[byte] |= 0x80 >> bit
+        return bytes(bits)
+
+    @property
+    def bitmap_bytes(self) -> int:
+        """Size of a bitmap."""
+        return (len(self.plan.cohort) + 7) // 8
+
+    def demand_enough(self, names: Collection[str], *, phase: str) -> None:
+        """Check a phase's set against the threshold.
+
+        Raises:
+            TooFewPartners: If it is below.
+        """
+        if len(names) < self.plan.threshold:
+            absent = ", ".join(sorted(set(self.plan.cohort) - set(names)))
+            raise TooFewPartners(
+                f"round {self.plan.round}, attempt {self.plan.attempt}: {len(names)} of {len(self.plan.cohort)} partners in "
+                f"phase '{phase}', {self.plan.threshold} are needed; missing: {absent}; nothing was released"
+            )
+
+    def demand_subset(self, names: Iterable[str], allowed: Collection[str], *, phase: str) -> None:
+        """Check that a phase's set lies within the phase's before.
+
+        Raises:
+            ProtocolError: If it does not, naming who appeared from nowhere.
+        """
+        extra = sorted(set(names) - set(allowed))
+        if extra:
+            raise ProtocolError(
+                f"phase '{phase}' of round {self.plan.round} counts {', '.join(extra)}, absent from the phase before"
+            )
+
+
+def share_holders(name: str, *, among: tuple[str, ...]) -> tuple[str, ...]:
+    """Who holds shares of a partner's secrets: all that advertised, itself included (the complete graph).
+
+    A sparser neighbour graph for hundreds of partners replaces this function and :func:`mask_peers` and nothing
+    else; it must be drawn from the adverts' transcript.
+    """
+    del name
+    return among
+
+
+def mask_peers(name: str, *, among: tuple[str, ...]) -> tuple[str, ...]:
+    """With whom a partner has a pairwise mask: all others that dealt shares (the complete graph)."""
+    return tuple(other for other in among if other != name)
+
+
+def transcript_of_adverts(attempt: Attempt, adverts: Messages) -> bytes:
+    """Digest of phase 1: the plan and every counted advert, in the cohort's order."""
+    return _chain(attempt, "adverts", attempt.digest, adverts)
+
+
+def transcript_of_shares(attempt: Attempt, before: bytes, shares: Messages) -> bytes:
+    """Digest of phases 1 and 2: who dealt what to whom. Every mask key of the attempt depends on it."""
+    return _chain(attempt, "shares", before, shares)
+
+
+def _chain(attempt: Attempt, label: str, before: bytes, messages: Messages) -> bytes:
+    hasher = hashlib.sha256(DOMAIN + b"transcript/" + label.encode() + b"\x00" + before)
+    for name in attempt.in_order(messages):
+        hasher.update(attempt.position(name).to_bytes(2, "big"))
+        hasher.update(hashlib.sha256(messages[name]).digest())
+    return hasher.digest()
+
+
+def seal_place(attempt: Attempt, transcript: bytes, *, dealer: str, holder: str) -> bytes:
+    """What a sealed pair of shares is bound to: the transcript, and from whom to whom it goes."""
+    return transcript + _place(attempt, dealer) + _place(attempt, holder)
+
+
+def seal_key(secret: bytes, *, place: bytes) -> bytes:
+    """Key of one sealed pair of shares, from the Diffie-Hellman secret of dealer and holder."""
+    return derive(secret, label="seal-shares", context=place)
+
+
+def self_mask_key(self_seed: bytes, attempt: Attempt, transcript: bytes, *, name: str) -> bytes:
+    """Key of a partner's self mask."""
+    return derive(self_seed, label="self-mask", context=transcript + _place(attempt, name))
+
+
+def pair_mask_key(
+    mine: KeyPair, public: bytes, attempt: Attempt, transcript: bytes, *, me: str, peer: str
+) -> bytes:
+    """Key of the mask that two partners share: one adds it, the other subtracts it.
+
+    Raises:
+        ProtocolError: If the peer's key is a point of low order.
+    """
+    first, second = attempt.in_order((me, peer))
+    place = transcript + _place(attempt, first) + _place(attempt, second)
+    return derive(mine.shared_with(public, who=peer), label="pair-mask", context=place)
+
+
+def adds_pair_mask(attempt: Attempt, *, me: str, peer: str) -> bool:
+    """Whether ``me`` adds the mask it shares with ``peer``: the one that comes first in the cohort does."""
+    return attempt.position(me) < attempt.position(peer)
+
+
+def commit_self_seed(self_seed: bytes, attempt: Attempt, *, dealer: str) -> bytes:
+    """Commitment to a self seed, published with the shares."""
+    return commitment(self_seed, label="commit-self-seed", context=attempt.digest + _place(attempt, dealer))
+
+
+def commit_share(share: bytes, attempt: Attempt, *, kind: str, dealer: str, holder: str) -> bytes:
+    """Commitment to one share: it tells whether a bad share is its dealer's or its holder's doing.
+
+    A share alone is a uniform field element, so its digest hides it.
+    """
+    place = attempt.digest + _place(attempt, dealer) + _place(attempt, holder)
+    return commitment(share, label=f"commit-{kind}-share", context=place)
+
+
+def _place(attempt: Attempt, name: str) -> bytes:
+    return attempt.position(name).to_bytes(2, "big")
