@@ -1,0 +1,1 @@
+"""WHERE AND WHEN: one folder per party; configuration only, no logic."""

@@ -1,0 +1,320 @@
+"""Prefect, MLflow and the served deployment as managed processes on loopback.
+
+Why: one command must give a person both interfaces, and no server may outlive what needs it. Runs: on every site.
+Source: own; Prefect's own temporary server stays behind when its client is killed (background/prefect_mlflow.md §3).
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts.errors import SettingsError, WorkFailed
+from flows import processes
+from flows.prefect_environment import client_environment, server_environment
+from flows.processes import Process
+
+PREFECT_PORT = 4200
+MLFLOW_PORT = 5000
+STARTUP_SECONDS = 120.0
+GRACE_SECONDS = 10.0
+DEPLOYMENT = "consortium/single-machine"
+SERVICES = ("prefect", "mlflow", "serve")  # in the order in which they start
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A healthy Prefect server.
+
+    Attributes:
+        process: Its process.
+        environment: Variables that a flow's process needs, to be set before Prefect is imported.
+        ours: True if this process started it and will stop it.
+    """
+
+    process: Process
+    environment: dict[str, str]
+    ours: bool
+
+    @property
+    def url(self) -> str:
+        """Address of its interface."""
+        return f"http://127.0.0.1:{self.process.port}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service as it stands.
+
+    Attributes:
+        name: ``prefect``, ``mlflow`` or ``serve``.
+        state: ``running``, ``not answering``, or ``stopped``.
+        pid: Its process; None if stopped.
+        url: Address of its interface; None if stopped or without one.
+        log: File of its output.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    url: str | None
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `up` or `down` did.
+
+    Attributes:
+        changed: Services that were started or stopped now.
+        services: All services as they stand after it.
+    """
+
+    changed: tuple[str, ...]
+    services: tuple[Service, ...]
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path) -> Iterator[PrefectServer]:
+    """Have a healthy Prefect server: the one that `up` started, or a child that ends with this block or process.
+
+    To be called in the main thread: the kernel ends the child when the thread that started it ends.
+
+    Args:
+        home: The site's home.
+
+    Yields:
+        The server.
+
+    Raises:
+        WorkFailed: If it does not start.
+    """
+    lasting = _running(home, "prefect")
+    if lasting is not None and _answers(_health("prefect", lasting)):
+        yield _prefect(home, lasting, ours=False)
+        return
+    with _starting(home):
+        process = _start_prefect(home, port=processes.free_port(), detached=False)
+    try:
+        yield _prefect(home, process, ours=True)
+    finally:
+        processes.stop(process, grace_seconds=GRACE_SECONDS)
+
+
+def up(home: Path, *, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLOW_PORT) -> Outcome:
+    """Start Prefect, MLflow and the process that serves the deployment; what runs already is left alone.
+
+    Args:
+        home: The site's home.
+        prefect_port: Port of Prefect on loopback.
+        mlflow_port: Port of MLflow on loopback.
+
+    Returns:
+        What was started.
+
+    Raises:
+        SettingsError: If a port is taken.
+        WorkFailed: If a service does not start.
+    """
+    started = []
+    with _starting(home):
+        for name, start in (
+            ("prefect", lambda: _start_prefect(home, port=prefect_port, detached=True)),
+            ("mlflow", lambda: _start_mlflow(home, port=mlflow_port)),
+            ("serve", lambda: _start_serving(home)),
+        ):
+            if _running(home, name) is None:
+                processes.write_record(_record(home, name), start())
+                started.append(name)
+    return Outcome(tuple(started), status(home))
+
+
+def down(home: Path) -> Outcome:
+    """Stop what `up` started, with all children; nothing else is touched."""
+    stopped = []
+    with _starting(home):
+        for name in reversed(SERVICES):
+            process = _running(home, name)
+            if process is not None:
+                processes.stop(process, grace_seconds=GRACE_SECONDS)
+                stopped.append(name)
+            _record(home, name).unlink(missing_ok=True)
+    return Outcome(tuple(stopped), status(home))
+
+
+def status(home: Path) -> tuple[Service, ...]:
+    """Say how each service stands."""
+    return tuple(_describe(home, name) for name in SERVICES)
+
+
+def _describe(home: Path, name: str) -> Service:
+    process, log = _running(home, name), _log(home, name)
+    if process is None:
+        return Service(name, "stopped", None, None, log)
+    url = None if process.port is None else f"http://127.0.0.1:{process.port}"
+    healthy = url is None or _answers(_health(name, process))
+    return Service(name, "running" if healthy else "not answering", process.pid, url, log)
+
+
+def _prefect(home: Path, process: Process, *, ours: bool) -> PrefectServer:
+    assert process.port is not None  # noqa: S101 - every server has one
+    return PrefectServer(process, client_environment(home, port=process.port), ours)
+
+
+def _start_prefect(home: Path, *, port: int, detached: bool) -> Process:
+    processes.require_free(port, what="Prefect", option="--prefect-port")
+    found = importlib.util.find_spec("prefect")  # finds it without importing it
+    assert found is not None  # noqa: S101 - a dependency of this package
+    assert found.origin is not None  # noqa: S101 - a dependency of this package
+    command = [
+        *(sys.executable, "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent)),
+        *("--factory", "prefect.server.api.server:create_app", "--lifespan", "on"),
+        *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
+    ]
+    environment = server_environment(home, port=port, for_one_run=not detached)
+    return _start(home, "prefect", command, environment=environment, port=port, detached=detached)
+
+
+def _start_mlflow(home: Path, *, port: int) -> Process:
+    processes.require_free(port, what="MLflow", option="--mlflow-port")
+    store = (home / "mlflow").resolve()
+    (store / "artifacts").mkdir(parents=True, exist_ok=True)
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--workers",
+            "1",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ),
+        *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
+        *("--artifacts-destination", str(store / "artifacts")),
+        *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
+    ]
+    environment = {
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes for chat evaluations
+    }
+    return _start(home, "mlflow", command, environment=environment, port=port, detached=True)
+
+
+def _start_serving(home: Path) -> Process:
+    prefect = _running(home, "prefect")
+    assert prefect is not None  # noqa: S101 - started before
+    assert prefect.port is not None  # noqa: S101 - a server has one
+    api = f"http://127.0.0.1:{prefect.port}/api"
+    return _start(
+        home,
+        "serve",
+        [sys.executable, "-m", "flows.serving", str(home.resolve())],
+        environment=client_environment(home, port=prefect.port),
+        port=None,
+        detached=True,
+        health=f"{api}/deployments/name/{DEPLOYMENT}",
+    )
+
+
+def _start(
+    home: Path,
+    name: str,
+    command: list[str],
+    *,
+    environment: dict[str, str],
+    port: int | None,
+    detached: bool,
+    health: str | None = None,
+) -> Process:
+    log = _log(home, name)
+    directory = _directory(home)
+    directory.mkdir(parents=True, exist_ok=True)
+    child = processes.launch(
+        command, environment=environment, log=log, directory=directory, detached=detached
+    )
+    process = processes.identify(child.pid, port=port)
+    if process is not None:
+        try:
+            address = health or _health(name, process)
+            if _wait(lambda: _answers(address), while_alive=child):
+                return process
+        except BaseException:
+            processes.stop(process, grace_seconds=0)
+            raise
+        processes.stop(process, grace_seconds=GRACE_SECONDS)
+    raise WorkFailed(
+        f"{name} did not start within {STARTUP_SECONDS:.0f} seconds",
+        advice=f"read the last lines of {log}, then run the same command again",
+    )
+
+
+def _wait(condition: Callable[[], bool], *, while_alive: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and while_alive.poll() is None:
+        if condition():
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own loopback address
+            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP OK
+    except (OSError, urllib.error.HTTPError):
+        return False
+
+
+def _health(name: str, process: Process) -> str:
+    path = "/api/health" if name == "prefect" else "/health"
+    return f"http://127.0.0.1:{process.port}{path}"
+
+
+def _running(home: Path, name: str) -> Process | None:
+    process = processes.read_record(_record(home, name))
+    return process if process is not None and process.alive else None
+
+
+@contextlib.contextmanager
+def _starting(home: Path) -> Iterator[None]:
+    """Let one process at a time start or stop services; two would make the same database at once."""
+    directory = _directory(home)
+    directory.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + STARTUP_SECONDS
+    with (directory / "lock").open("a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise SettingsError(
+                        f"another motet has been starting or stopping services under '{home}' for too long",
+                        advice="see `motet status`, end it, and run the same command again",
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _directory(home: Path) -> Path:
+    return (home / "services").resolve()
+
+
+def _record(home: Path, name: str) -> Path:
+    return _directory(home) / f"{name}.json"
+
+
+def _log(home: Path, name: str) -> Path:
+    return _directory(home) / f"{name}.log"

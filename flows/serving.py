@@ -1,0 +1,84 @@
+"""Serve the deployments of this machine, as ``deployments/single_machine/prefect.yaml`` says.
+
+Why: one file says where and when; a served flow runs the code installed here, while a worker would run whatever
+the server names. Runs: on one machine, started by `motet up`. Source: own; background/prefect_mlflow.md §2.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import Flow, serve
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+
+import deployments
+from data_contracts.errors import SettingsError
+
+PREFECT_YAML = Path(deployments.__path__[0]) / "single_machine" / "prefect.yaml"
+
+
+def read_deployments(path: Path = PREFECT_YAML) -> list[dict[str, Any]]:
+    """Read the deployments of a ``prefect.yaml``.
+
+    Raises:
+        SettingsError: If a deployment pulls code from elsewhere; a site runs what is installed there.
+    """
+    content = yaml.safe_load(path.read_text())
+    if content.get("pull") != []:
+        raise SettingsError(
+            f"'{path.name}' of '{path.parent.name}' must say `pull: []`: code is never pulled"
+        )
+    return list(content["deployments"])
+
+
+def flow_of(entrypoint: str) -> Flow[..., Any]:
+    """Import the flow behind an entrypoint such as ``flows/consortium.py:consortium``.
+
+    Raises:
+        SettingsError: If it names no flow of this package.
+    """
+    file, _, name = entrypoint.partition(":")
+    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    flow = getattr(module, name, None)
+    if not isinstance(flow, Flow):
+        raise SettingsError(f"entrypoint '{entrypoint}' of a prefect.yaml names no flow")
+    return flow
+
+
+def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) -> RunnerDeployment:
+    """Make one deployment.
+
+    Args:
+        described: Its part of a ``prefect.yaml``.
+        parameters: Further parameters, such as this machine's home.
+
+    Returns:
+        What Prefect serves.
+    """
+    deployment: RunnerDeployment = flow_of(described["entrypoint"]).to_deployment(
+        name=described["name"],
+        description=described.get("description"),
+        tags=described.get("tags"),
+        version=described.get("version"),
+        parameters={**described.get("parameters", {}), **parameters},
+        schedules=described.get("schedules"),
+        concurrency_limit=described.get("concurrency_limit"),
+        entrypoint_type=EntrypointType.MODULE_PATH,  # a file path would show this machine's directories
+    )
+    return deployment
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until stopped: ``python -m flows.serving HOME``."""
+    (home,) = arguments
+    serve(
+        *(make_deployment(described, parameters={"home": home}) for described in read_deployments()),
+        pause_on_shutdown=False,
+        limit=1,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

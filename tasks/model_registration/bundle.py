@@ -1,0 +1,161 @@
+"""A model as one directory: weights, card, and the source files that prepare a molecule.
+
+Why: what a consumer gets must be complete, checkable file by file, and silent about how it was trained.
+Runs: on the coordinator for the trunk, on a partner for its own model. Source: own; safetensors, RFC 8785.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import save
+
+from data_contracts.canonical_json import canonical_bytes
+from data_contracts.errors import UpdateMismatch
+from tasks.exchange.durable_files import replace_whole
+from tasks.featurization import fingerprints, standardization
+from tasks.local_training.parameters import FloatArray, check_layout, head_layout, layout_of
+from tasks.model_registration import scoring
+
+Sha256 = str
+
+
+class DataOrigin(BaseModel):
+    """Where the training labels came from, as far as a consumer must know.
+
+    Attributes:
+        synthetic: The assays were simulated; the model must not be used for decisions.
+        control: Name of the control experiment that this is (``permuted-labels``), or None for a real model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    synthetic: bool
+    control: Literal["permuted-labels"] | None = None
+
+
+class Validation(BaseModel):
+    """The number that decides between two versions of a model.
+
+    Attributes:
+        metric: Its name, such as ``auprc``; higher is better.
+        value: For the consortium's trunk, opened from a secure sum; for a partner's model, the partner's own.
+        basis: What it was measured on, such as a digest of the study's public settings; only numbers of one basis
+            are compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    metric: str = Field(pattern=r"^[a-z0-9_]+$")
+    value: float
+    basis: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+
+
+class ModelCard(BaseModel):
+    """What ``card.json`` says; nothing else may stand in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal["motet-model@1"] = "motet-model@1"
+    kind: Literal["qsar", "trunk"]
+    run_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    endpoints: tuple[str, ...]
+    hidden: int
+    n_bits: int
+    n_layers: int
+    fingerprint: dict[str, str | int | bool]
+    standardization: str
+    data: DataOrigin
+    validation: Validation | None
+    sha256: dict[str, Sha256]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of the weights, hexadecimal."""
+        return self.sha256[scoring.WEIGHTS]
+
+
+def write_bundle(
+    directory: Path,
+    *,
+    run_id: str,
+    trunk: Mapping[str, FloatArray],
+    head: Mapping[str, FloatArray] | None,
+    endpoints: Sequence[str],
+    data: DataOrigin,
+    validation: Validation | None,
+) -> ModelCard:
+    """Write a model's directory; the same arguments give the same bytes.
+
+    Args:
+        directory: Where to; made if it is missing.
+        run_id: The federated run.
+        trunk: Shared layers.
+        head: A partner's own last layer; None for the consortium's trunk.
+        endpoints: Names of the head's rows; empty for the trunk.
+        data: Where the labels came from.
+        validation: The number that decides whether this version becomes champion.
+
+    Returns:
+        The card.
+
+    Raises:
+        UpdateMismatch: If trunk, head and endpoints do not fit together.
+    """
+    layout = layout_of(trunk)
+    n_bits, hidden = trunk["embedding.weight"].shape
+    if (head is None) != (len(endpoints) == 0):
+        raise UpdateMismatch(f"a model has a head and endpoints, or neither; got {len(endpoints)} endpoints")
+    if head is not None:
+        check_layout(head, head_layout(len(endpoints), hidden))
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {**trunk, **(head or {})}
+    replace_whole(directory / scoring.WEIGHTS, [save({name: weights[name] for name in sorted(weights)})])
+    for module in (standardization, fingerprints, scoring):
+        source = _source_of(module)
+        shutil.copyfile(source, directory / source.name)
+    card = ModelCard(
+        kind="trunk" if head is None else "qsar",
+        run_id=run_id,
+        endpoints=tuple(endpoints),
+        hidden=hidden,
+        n_bits=n_bits,
+        n_layers=(len(layout) - 2) // 2,
+        fingerprint=dict(fingerprints.FINGERPRINT),
+        standardization=standardization.PROFILE,
+        data=data,
+        validation=validation,
+        sha256={name: sha256_of(directory / name) for name in (scoring.WEIGHTS, *scoring.SOURCES)},
+    )
+    replace_whole(directory / scoring.CARD, [canonical_bytes(card.model_dump(mode="json"))])
+    return card
+
+
+def read_card(directory: Path) -> ModelCard:
+    """Read a model's card.
+
+    Raises:
+        UpdateMismatch: If there is none, or it is not of this format.
+    """
+    try:
+        return ModelCard.model_validate_json((directory / scoring.CARD).read_bytes())
+    except (OSError, ValueError) as exc:
+        raise UpdateMismatch(
+            f"'{directory.name}' holds no readable model card ({type(exc).__name__})",
+            advice="name a directory that holds card.json, or a registered model",
+        ) from None
+
+
+def sha256_of(path: Path) -> str:
+    """Digest a file, lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _source_of(module: ModuleType) -> Path:
+    assert module.__file__ is not None  # noqa: S101 - our own modules are files
+    return Path(module.__file__)

@@ -1,0 +1,106 @@
+"""Predict with a registered model or a model's directory.
+
+Why: the command line answers in about a second and runs no code that came with a model: the installed code
+prepares the molecules, and the files must be those that were registered. Runs: anywhere. Source: own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_contracts.canonical_json import digest_of
+from data_contracts.errors import SettingsError, UpdateMismatch
+from tasks.featurization import fingerprints, standardization
+from tasks.model_registration import scoring
+from tasks.model_registration.bundle import ModelCard, read_card
+from tasks.model_registration.registry import find_version
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to predict.
+
+    Attributes:
+        label: ``NAME/VERSION``, or the name of its directory.
+        card: What it says about itself.
+        scorer: Its arrays, with the installed code.
+    """
+
+    label: str
+    card: ModelCard
+    scorer: scoring.ScoringModel
+
+    def predict(self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()) -> dict[str, list[Any]]:
+        """Predict as the columns of a table.
+
+        Args:
+            smiles: Structures.
+            endpoints: Which endpoints; all if empty.
+
+        Returns:
+            With endpoints: ``smiles, endpoint, probability, valid, reason``, one row per molecule and endpoint (contract
+            *predictions*). Of a trunk: ``smiles, features, valid, reason``, one row per molecule.
+
+        Raises:
+            SettingsError: If an endpoint is unknown.
+        """
+        if self.card.kind == "trunk":
+            if endpoints:
+                raise SettingsError(
+                    f"'{self.label}' is a trunk and has no endpoints", advice="leave out --endpoint"
+                )
+            return self.scorer.embeddings(smiles)
+        unknown = sorted(set(endpoints) - set(self.card.endpoints))
+        if unknown:
+            raise SettingsError(
+                f"model '{self.label}' has no endpoint {unknown[:5]}; it has {len(self.card.endpoints)}",
+                advice="leave out --endpoint to see all of them",
+            )
+        return self.scorer.predictions(smiles, endpoints=endpoints)
+
+
+def load_model(home: Path, model: str) -> LoadedModel:
+    """Load a model after checking every file.
+
+    Args:
+        home: Where the registry lies.
+        model: ``NAME``, ``NAME@ALIAS``, ``NAME/VERSION``, or a directory (a bundle, or an MLflow model).
+
+    Raises:
+        SettingsError: If there is no such model.
+        UpdateMismatch: If a file is not the registered one, or the model needs other code than is installed.
+    """
+    directory = Path(model)
+    if directory.is_dir():
+        inner = directory / "artifacts" / "bundle"
+        bundle = inner if inner.is_dir() else directory
+        return _load(bundle, label=directory.resolve().name, card=read_card(bundle))
+    stored = find_version(home / "mlflow" / "mlflow.db", model)
+    label = f"{stored.name}/{stored.version}"
+    card = read_card(stored.bundle)
+    if digest_of(card.model_dump(mode="json")) != stored.card_sha256:
+        raise UpdateMismatch(
+            f"the card of model '{label}' is not the one that was registered",
+            advice="somebody changed the artifacts: restore them, or register the model again",
+        )
+    return _load(stored.bundle, label=label, card=card)
+
+
+def _load(bundle: Path, *, label: str, card: ModelCard) -> LoadedModel:
+    if card.fingerprint != fingerprints.FINGERPRINT or card.standardization != standardization.PROFILE:
+        raise UpdateMismatch(
+            f"model '{label}' prepares molecules by {card.standardization} and {card.fingerprint}, which is not what "
+            "this motet does",
+            advice="load it with mlflow.pyfunc.load_model: the model carries its own code",
+        )
+    try:
+        scorer = scoring.load(
+            bundle, sources={"standardization": standardization, "fingerprints": fingerprints}
+        )
+    except (OSError, ValueError) as exc:
+        raise UpdateMismatch(
+            f"model '{label}' cannot be loaded: {exc if isinstance(exc, ValueError) else type(exc).__name__}",
+            advice="restore its files, or register the model again",
+        ) from None
+    return LoadedModel(label, card, scorer)

@@ -1,0 +1,180 @@
+"""SMILES to predictions, from one directory: card, weights, and the two source files that make fingerprints.
+
+Why: the consumer of a model has RDKit and NumPy, not motet; so this file travels inside every model, imports
+none of our packages, and prepares a molecule with the very code that prepared the training data.
+Runs: anywhere. Source: network as in SparseChem (Arany et al.): embedding sum, residual layers, ReLU, linear.
+"""
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+SOURCES = ("standardization.py", "fingerprints.py", "scoring.py")
+FORMAT = "motet-model@1"
+CHUNK = 256  # molecules embedded at once: bounds the gathered rows to about 100 MB at 1,000 hidden units
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoringModel:
+    """A trunk, with a head or without, and the code that turns SMILES into set bits.
+
+    Attributes:
+        card: Content of ``card.json``.
+        weights: Arrays by name: ``embedding.weight (n_bits, H)``, ``embedding.bias (H,)``, ``layers.i.*``, and
+            for a model with endpoints ``weight (n_endpoints, H)`` and ``bias (n_endpoints,)``.
+        standardization: The module that finds a molecule's parent structure.
+        fingerprints: The module that hashes its environments.
+    """
+
+    card: Mapping[str, Any]
+    weights: Mapping[str, FloatArray]
+    standardization: ModuleType
+    fingerprints: ModuleType
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Names of the endpoints, in the order of the head; none for a trunk."""
+        return list(self.card["endpoints"])
+
+    def features(self, smiles: Sequence[str]) -> tuple[FloatArray, list[str | None]]:
+        """Compute the trunk's features.
+
+        Args:
+            smiles: Structures, n_molecules of them.
+
+        Returns:
+            float32 of shape ``(n_valid, H)``, and for each molecule None or the reason why it is invalid.
+        """
+        bits, reasons = self._bits(smiles)
+        weight = self.weights["embedding.weight"]
+        features = np.empty((len(bits), weight.shape[1]), dtype=np.float32)
+        for start in range(0, len(bits), CHUNK):
+            part = bits[start : start + CHUNK]
+            ends = np.cumsum([len(row) for row in part])
+            starts = np.concatenate([[0], ends[:-1]])
+            features[start : start + CHUNK] = np.add.reduceat(weight[np.concatenate(part)], starts, axis=0)
+        features += self.weights["embedding.bias"]
+        layer = 0
+        while f"layers.{layer}.weight" in self.weights:
+            matrix, bias = self.weights[f"layers.{layer}.weight"], self.weights[f"layers.{layer}.bias"]
+            features += np.maximum(features, 0) @ matrix.T + bias
+            layer += 1
+        return np.maximum(features, 0, out=features), reasons
+
+    def probabilities(
+        self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()
+    ) -> tuple[npt.NDArray[np.float64], list[str | None], list[str]]:
+        """Predict the probability that each molecule is active on each endpoint.
+
+        Args:
+            smiles: Structures, n_molecules of them.
+            endpoints: Which endpoints; all of them if empty.
+
+        Returns:
+            float64 of shape ``(n_valid, n_endpoints)``; None or the reason for each molecule; the endpoints.
+
+        Raises:
+            ValueError: If an endpoint is unknown.
+        """
+        chosen = list(endpoints) or self.endpoints
+        place = {name: index for index, name in enumerate(self.endpoints)}
+        unknown = [name for name in chosen if name not in place]
+        if unknown:
+            raise ValueError(
+                f"the model has no endpoint {unknown[:5]}; it has {len(place)}, see its card.json"
+            )
+        rows = [place[name] for name in chosen]
+        features, reasons = self.features(smiles)
+        logits = (features @ self.weights["weight"][rows].T + self.weights["bias"][rows]).astype(np.float64)
+        return 0.5 * (1 + np.tanh(0.5 * logits)), reasons, chosen  # a sigmoid that cannot overflow
+
+    def predictions(self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()) -> dict[str, list[Any]]:
+        """Predict as the columns of a long table, one row per molecule and endpoint, molecule after molecule.
+
+        Returns:
+            ``smiles, endpoint, probability, valid, reason``; an invalid molecule has its rows too, with
+            probability None and a reason.
+        """
+        values, reasons, chosen = self.probabilities(smiles, endpoints=endpoints)
+        each = len(chosen)
+        valid = np.array([reason is None for reason in reasons], dtype=bool)
+        probability = np.full((len(smiles), each), None, dtype=object)
+        probability[valid] = values
+        return {
+            "smiles": [text for text in smiles for _ in range(each)],
+            "endpoint": chosen * len(smiles),
+            "probability": probability.reshape(-1).tolist(),
+            "valid": np.repeat(valid, each).tolist(),
+            "reason": [reason for reason in reasons for _ in range(each)],
+        }
+
+    def embeddings(self, smiles: Sequence[str]) -> dict[str, list[Any]]:
+        """Compute the trunk's features as columns, one row per molecule: ``smiles, features, valid, reason``."""
+        values, reasons = self.features(smiles)
+        rows = iter(values.astype(np.float64).tolist())
+        return {
+            "smiles": list(smiles),
+            "features": [next(rows) if reason is None else None for reason in reasons],
+            "valid": [reason is None for reason in reasons],
+            "reason": list(reasons),
+        }
+
+
+def load(directory: Path, *, sources: Mapping[str, ModuleType] | None = None) -> ScoringModel:
+    """Load a model after checking every file against its card.
+
+    Args:
+        directory: Holds ``card.json``, ``weights.safetensors`` and the source files.
+        sources: Modules ``standardization`` and ``fingerprints`` to use; those of the directory if None.
+
+    Raises:
+        ValueError: If a file is not the one that the card names, or the card is of another format.
+    """
+    card = json.loads((directory / CARD).read_bytes())
+    if card.get("format") != FORMAT:
+        raise ValueError(f"the model card has format {card.get('format')!r}, expected {FORMAT!r}")
+    for name, expected in card["sha256"].items():
+        if name not in (WEIGHTS, *SOURCES):
+            raise ValueError(f"the model card names an unknown file {name!r}")
+        with (directory / name).open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+        if got != expected:
+            raise ValueError(
+                f"{name} is not the file of this model: SHA-256 {got[:12]}, card {expected[:12]}"
+            )
+    modules = sources or {
+        name: load_source(directory / f"{name}.py", name) for name in ("standardization", "fingerprints")
+    }
+    return ScoringModel(card, load_file(directory / WEIGHTS), **modules)
+
+
+def load_source(path: Path, name: str) -> ModuleType:
+    """Load a source file under a private name, so that it meets no module of the consumer.
+
+    Raises:
+        ValueError: If the file is no Python source.
+    """
+    private = f"_motet_model_{name}_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    if private in sys.modules:
+        return sys.modules[private]
+    spec = importlib.util.spec_from_file_location(private, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path.name} is no Python source file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[private] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

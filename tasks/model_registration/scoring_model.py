@@ -1,0 +1,67 @@
+"""The MLflow face of a model: models-from-code, beside the files it reads.
+
+Why: ``mlflow.pyfunc.load_model`` runs this file in the consumer's environment, which has none of our packages and
+perhaps a ``tasks.py`` of its own. Runs: anywhere. Source: own; MLflow 3 "models from code".
+"""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+def _load_scoring(bundle: Path) -> ModuleType:
+    source = bundle / "scoring.py"
+    name = f"_motet_model_scoring_{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, source)
+    if spec is None or spec.loader is None:
+        raise ValueError("the model holds no scoring.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+class SmilesModel(PythonModel):
+    """SMILES in, a table out: predictions of endpoints, or the features of a trunk."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the files beside this one."""
+        bundle = Path(context.artifacts["bundle"])
+        self.model = _load_scoring(bundle).load(bundle)
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Predict.
+
+        Args:
+            context: MLflow's; unused.
+            model_input: Column ``smiles``.
+            params: ``endpoints``: names of the endpoints to predict; all if empty.
+
+        Returns:
+            For endpoints: ``smiles, endpoint, probability, valid, reason``, one row per molecule and endpoint. For
+            a trunk: ``smiles, features, valid, reason``, one row per molecule. What is missing is None, not NaN.
+        """
+        del context
+        smiles = model_input["smiles"].tolist()
+        if self.model.card["kind"] == "trunk":
+            columns = self.model.embeddings(smiles)
+        else:
+            columns = self.model.predictions(smiles, endpoints=list((params or {}).get("endpoints") or ()))
+        # Text columns stay objects: pandas would turn a None among strings into NaN, which is no JSON.
+        table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+        table["valid"] = table["valid"].astype(bool)
+        if "probability" in table and table["valid"].all():
+            table["probability"] = table["probability"].astype("float64")
+        return table
+
+
+set_model(SmilesModel())
