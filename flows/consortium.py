@@ -80,7 +80,6 @@ async def perform(run: RunDirectory, *, home: Path) -> dict[str, Any]:
                 site=run.partner(name),
                 board=run.partner(name).board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
                 files=dataset.files(name),
-                consortium_secret=dataset.consortium_secret,
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
             )

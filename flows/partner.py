@@ -37,7 +37,6 @@ class Partner:
         site: Its directory and keys.
         board: Its view of the mailbox.
         files: Its assays, activities and structures.
-        consortium_secret: 32 bytes that all partners share and the coordinator does not know; keys the folds.
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
@@ -47,7 +46,6 @@ class Partner:
     site: Site
     board: Board
     files: PartnerFiles
-    consortium_secret: bytes
     run_job: RunJob
     workers: int = 1
     pooled: Callable[[], Awaitable[Arm]] | None = None
@@ -92,7 +90,7 @@ async def take_part(partner: Partner) -> PartOutcome:
     await featurization(
         partner.site.name,
         files=partner.files,
-        consortium_secret=partner.consortium_secret,
+        secret=partner.site.root / "keys" / "consortium_secret",
         output=partner.prepared,
         workers=partner.workers,
     )

@@ -39,8 +39,7 @@ class Process:
     boot: str
     port: int | None
 
-    @property
-    def alive(self) -> bool:
+    def runs(self) -> bool:
         """Whether it still runs."""
         return self.boot == _boot() and _started(self.pid) == self.started
 
@@ -101,17 +100,17 @@ def stop(process: Process, *, grace_seconds: float) -> None:
         grace_seconds: How long it may take to end by itself.
     """
     family = [process, *descendants(process)]
-    if not process.alive:
+    if not process.runs():
         return
     _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while process.alive and time.monotonic() < deadline:
+    while process.runs() and time.monotonic() < deadline:
         _reap(process.pid)
         time.sleep(_POLL_SECONDS)
     for member in family:
-        if member.alive:
+        if member.runs():
             _signal(member, signal.SIGKILL)
-    while any(member.alive for member in family):
+    while any(member.runs() for member in family):
         _reap(process.pid)
         time.sleep(_POLL_SECONDS)
 
@@ -120,13 +119,13 @@ def descendants(process: Process) -> list[Process]:
     """Find all living descendants of a process, whatever their group."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _fields(int(entry.name))):
+        if entry.name.isdigit() and (fields := _fields(int(entry.name))) is not None:
             parents.setdefault(int(fields[_PARENT]), []).append(int(entry.name))
     found, frontier = [], [process.pid]
     while frontier:
         children = parents.get(frontier.pop(), [])
         frontier += children
-        found += [member for pid in children if (member := identify(pid))]
+        found += [member for pid in children if (member := identify(pid)) is not None]
     return found
 
 
@@ -156,7 +155,7 @@ def require_free(port: int, *, what: str, option: str) -> None:
 
 def _signal(process: Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        if process.alive:
+        if process.runs():
             send = os.killpg if os.getpgid(process.pid) == process.pid else os.kill
             send(process.pid, number)
 

@@ -126,13 +126,14 @@ def up(home: Path, *, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLO
     """
     started = []
     with _starting(home):
-        for name, start in (
-            ("prefect", lambda: _start_prefect(home, port=prefect_port, detached=True)),
-            ("mlflow", lambda: _start_mlflow(home, port=mlflow_port)),
-            ("serve", lambda: _start_serving(home)),
-        ):
+        starts: dict[str, Callable[[], Process]] = {
+            "prefect": lambda: _start_prefect(home, port=prefect_port, detached=True),
+            "mlflow": lambda: _start_mlflow(home, port=mlflow_port),
+            "serve": lambda: _start_serving(home),
+        }
+        for name in SERVICES:
             if _running(home, name) is None:
-                processes.write_record(_record(home, name), start())
+                processes.write_record(_record(home, name), starts[name]())
                 started.append(name)
     return Outcome(tuple(started), status(home))
 
@@ -284,7 +285,7 @@ def _health(name: str, process: Process) -> str:
 
 def _running(home: Path, name: str) -> Process | None:
     process = processes.read_record(_record(home, name))
-    return process if process is not None and process.alive else None
+    return process if process is not None and process.runs() else None
 
 
 @contextlib.contextmanager

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 from prefect import Flow, serve
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
+from prefect.types.entrypoint import EntrypointType
 
 import deployments
 from data_contracts.errors import SettingsError
@@ -57,7 +58,7 @@ def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) ->
     Returns:
         What Prefect serves.
     """
-    deployment: RunnerDeployment = flow_of(described["entrypoint"]).to_deployment(
+    deployment = flow_of(described["entrypoint"]).to_deployment(
         name=described["name"],
         description=described.get("description"),
         tags=described.get("tags"),
@@ -67,6 +68,8 @@ def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) ->
         concurrency_limit=described.get("concurrency_limit"),
         entrypoint_type=EntrypointType.MODULE_PATH,  # a file path would show this machine's directories
     )
+    if not isinstance(deployment, RunnerDeployment):  # a coroutine, had an event loop been running
+        raise TypeError("deployments are made outside of an event loop")
     return deployment
 
 

@@ -1,0 +1,1 @@
+"""From a partner's files to hashed fingerprints, folds, endpoints and labels."""

@@ -1,0 +1,54 @@
+"""Folds that all partners agree on without talking: a keyed hash of the generic scaffold.
+
+Why: a scaffold must fall into the same fold at every partner, or a test compound of one is training data of
+another; the key keeps the coordinator from asking which scaffolds a partner has. Runs: on the partner.
+Source: MELLODDY-TUNER's scaffold folds, with the generic Murcko scaffold (Bemis and Murcko 1996) instead of a
+scaffold network, HMAC-SHA256 with pinned arithmetic, and acyclic molecules spread by their own skeleton.
+"""
+
+import hashlib
+import hmac
+from typing import Any
+
+from rdkit.Chem import rdMolHash
+from rdkit.Chem.Scaffolds import MurckoScaffold
+
+N_FOLDS = 5
+KEY_CHARACTERS = 32
+
+
+def generic_scaffold(mol: Any) -> str:
+    """Name a molecule's generic scaffold: its ring systems and linkers, without atom or bond types.
+
+    Args:
+        mol: The parent (``rdkit.Chem.Mol``).
+
+    Returns:
+        A canonical SMILES of the anonymous graph; for an acyclic molecule that of its whole skeleton.
+    """
+    scaffold = MurckoScaffold.GetScaffoldForMol(mol)  # type: ignore[no-untyped-call]  # RDKit has no types
+    graph = scaffold if scaffold.GetNumAtoms() else mol
+    return str(rdMolHash.MolHash(graph, rdMolHash.HashFunction.AnonymousGraph))
+
+
+def fold_of_scaffold(scaffold: str, *, secret: bytes, n_folds: int = N_FOLDS) -> int:
+    """Assign a scaffold to a fold.
+
+    Args:
+        scaffold: As ``generic_scaffold`` gives it.
+        secret: The consortium's 32-byte secret, unknown to the coordinator.
+        n_folds: Number of folds.
+
+    Returns:
+        Fold in ``0 .. n_folds - 1``, equal at all partners.
+    """
+    return int.from_bytes(_keyed(b"fold/v1\x00", scaffold, secret=secret)[:8], "big") % n_folds
+
+
+def structure_key(parent: str, *, secret: bytes) -> str:
+    """Name a parent structure without showing it: 32 hexadecimal characters, equal at all partners."""
+    return _keyed(b"structure/v1\x00", parent, secret=secret).hex()[:KEY_CHARACTERS]
+
+
+def _keyed(domain: bytes, text: str, *, secret: bytes) -> bytes:
+    return hmac.new(secret, domain + text.encode(), hashlib.sha256).digest()

@@ -1,0 +1,48 @@
+"""Prefect task of featurization.
+
+Why: the prepared directory itself remembers from which files and rules it was made, so Prefect keeps no result.
+Runs: on the partner. Source: own.
+"""
+
+import logging
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.exchange.identity import secret_file
+from tasks.featurization.preparation import PartnerFiles, Progress, prepare_dataset
+
+logger = logging.getLogger("motet")
+TELL_TIMES = 4
+
+
+@task(
+    name="featurization",
+    task_run_name="{partner}/featurization",
+    tags=["partner", "stage:featurization"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def featurization(partner: str, *, files: PartnerFiles, secret: Path, output: Path, workers: int) -> str:
+    """Prepare a partner's files; bad rows stay in its quarantine. The secret is read from its file, here only."""
+    prepare_dataset(
+        files,
+        consortium_secret=secret_file(secret),
+        output=output,
+        workers=workers,
+        progress=_progress_of(partner),
+    )
+    return output.name
+
+
+def _progress_of(partner: str) -> Progress:
+    told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done * TELL_TIMES // max(total, 1) > told:
+            told = done * TELL_TIMES // max(total, 1)
+            logger.info("%s: %d of %d structures featurized", partner, done, total)
+
+    return tell
