@@ -44,7 +44,7 @@ class Validation:
         self._source = source
         self._quarantine_path = quarantine_path
         self._max_bad_fraction = max_bad_fraction
-        self._judge = Judge(contract, known_keys=known_keys, source=source)
+        self._judge = Judge(contract, known_keys=known_keys, source=source, text=True)
         self._read = 0
         self._quarantined = 0
         self._report: ValidationReport | None = None
@@ -126,9 +126,10 @@ class Validation:
 class Judge:
     """Carries the checks of one contract through one table and counts what they find."""
 
-    def __init__(self, contract: Contract, *, known_keys: Mapping[str, Any], source: str) -> None:
-        """Prepare the checks; raises nothing about the table yet."""
+    def __init__(self, contract: Contract, *, known_keys: Mapping[str, Any], source: str, text: bool) -> None:
+        """Prepare the checks; ``text`` says whether numbers may come as text, as in CSV."""
         self._contract = contract
+        self._text = text
         self._source = source
         self._pairs, unchecked = checks_for(contract.all_rules, known_keys=known_keys)
         self.unchecked = tuple(f"{rule.kind} of {rule.label}" for rule in unchecked)
@@ -156,7 +157,7 @@ class Judge:
         )
         attempt(lambda: batch.validate(full=True), otherwise=damaged)
         if self._schema is None or not batch.schema.equals(self._schema):
-            check_columns(batch.schema, self._contract, source=self._source, text=True)
+            check_columns(batch.schema, self._contract, source=self._source, text=self._text)
             self._schema = batch.schema
         conformed = conform(batch, self._contract, source=self._source)
         reasons = self._reasons(conformed)
@@ -248,7 +249,7 @@ def require_valid(batches: Iterable[Any], contract: Contract, *, source: str) ->
     Raises:
         ContractViolation: The first thing found wrong.
     """
-    judge = Judge(contract, known_keys={}, source=source)
+    judge = Judge(contract, known_keys={}, source=source, text=False)
     first_row = 0
     for batch in batches:
         conformed, reasons = judge.judge(batch)

@@ -38,13 +38,14 @@ def source_name(path: Path) -> str:
 def attempt(call: Callable[[], Result], *, otherwise: ContractViolation) -> Result:
     """Call into pyarrow or the file system; if it fails, raise ``otherwise`` with no trace of the original.
 
-    ``StopIteration`` passes through: it is an answer, not a failure.
-
     Raises:
         ContractViolation: ``otherwise``, with ``__cause__`` and ``__context__`` empty.
+        MemoryError: As it came: it says nothing about the content.
     """
     try:
         return call()
-    except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError):
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError):
         pass
     raise otherwise
