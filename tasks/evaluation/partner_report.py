@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.pictures import draw_endpoints, draw_uplift
-from tasks.evaluation.uplift import Uplift, compare
+from tasks.evaluation.uplift import Arm, Uplift, compare
 from tasks.exchange.durable_files import replace_whole
 
 HEADLINE = "auprc"
@@ -49,9 +49,9 @@ def write_partner_report(
         ContractViolation: If no endpoint counts.
     """
     found = {arm: read_metrics(path) for arm, path in tables.items()}
-    arms = {arm: metrics for arm, (metrics, _) in found.items()}
+    arms = {cast("Arm", arm): metrics for arm, (metrics, _) in found.items()}
     counted = found["federated"][1]
-    uplift = compare(arms, counted, rng=np.random.default_rng(seed))  # type: ignore[arg-type] - arms by name
+    uplift = compare(arms, counted, rng=np.random.default_rng(seed))
     columns = {
         "endpoint": pa.array(endpoint_ids),
         "counted": pa.array(counted),

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data_contracts.catalogue import ENDPOINTS, HASHED_FINGERPRINTS, LABELS
 from data_contracts.errors import ContractViolation
+from data_contracts.writing import read_table
 
 TRAINING_FOLDS = (1, 2, 3)
 VALIDATION_FOLDS = (4,)
@@ -66,13 +68,11 @@ class PreparedDataset:
         """Map ``fingerprints.arrow``, ``endpoints.arrow`` and ``labels.arrow`` of a prepared directory.
 
         Raises:
-            ContractViolation: If a file is missing, damaged or does not match the others.
+            ContractViolation: If a file is missing, damaged, breaks its contract, or labels point outside.
         """
-        fingerprints = _read(directory / "fingerprints.arrow", ("structure_index", "fold", "bits"))
-        endpoints = _read(
-            directory / "endpoints.arrow", ("endpoint_index", "weight", "in_training", "in_evaluation")
-        )
-        labels = _read(directory / "labels.arrow", ("structure_index", "endpoint_index", "label"))
+        fingerprints = read_table(directory / "fingerprints.arrow", HASHED_FINGERPRINTS)
+        endpoints = read_table(directory / "endpoints.arrow", ENDPOINTS)
+        labels = read_table(directory / "labels.arrow", LABELS)
         n_structures, n_endpoints = fingerprints.num_rows, endpoints.num_rows
         bit_starts, bits = _list_column(fingerprints.column("bits"))
         structure = _numbers(labels, "structure_index")
@@ -89,7 +89,14 @@ class PreparedDataset:
             in_evaluation=_flags(endpoints, "in_evaluation"),
             endpoint_counts=(n_endpoints,),
         )
-        _check_indices(fingerprints, endpoints, structure, dataset.label_endpoint, name=directory.name)
+        unknown = (
+            dataset.label_endpoint.max(initial=-1) >= n_endpoints or structure.max(initial=-1) >= n_structures
+        )
+        if unknown:
+            raise ContractViolation(
+                f"labels of prepared data set '{directory.name}' name structures or endpoints it does not have; "
+                "prepare the data again"
+            )
         return dataset
 
     @classmethod
@@ -175,24 +182,6 @@ def _join_starts(starts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int6
     return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part) for part in starts]))])
 
 
-def _read(path: Path, columns: Sequence[str]) -> Any:
-    """Map an Arrow file and check that it is sound before any value is touched."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all().select(list(columns))
-        table.validate(full=True)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise ContractViolation(
-            f"'{path.name}' of prepared data set '{path.parent.name}' cannot be read ({type(error).__name__}); "
-            "prepare the data again"
-        ) from None
-    if any(column.null_count for column in table.columns):
-        raise ContractViolation(
-            f"'{path.name}' of prepared data set '{path.parent.name}' has nulls; prepare it again"
-        )
-    return table
-
-
 def _one_chunk(column: Any) -> Any:
     return (
         column.chunk(0)
@@ -214,18 +203,3 @@ def _list_column(column: Any) -> tuple[npt.NDArray[np.int64], Any]:
     lists = _one_chunk(column)
     starts = lists.offsets.to_numpy().astype(np.int64)
     return starts - starts[0], lists.flatten().to_numpy(zero_copy_only=True)
-
-
-def _check_indices(fingerprints: Any, endpoints: Any, structure: Any, endpoint: Any, *, name: str) -> None:
-    n_structures, n_endpoints = fingerprints.num_rows, endpoints.num_rows
-    sound = (
-        np.array_equal(_numbers(fingerprints, "structure_index"), np.arange(n_structures))
-        and np.array_equal(_numbers(endpoints, "endpoint_index"), np.arange(n_endpoints))
-        and (not len(structure) or (structure[0] >= 0 and structure[-1] < n_structures))
-        and bool((np.diff(structure) >= 0).all())
-        and (not len(endpoint) or (endpoint.min() >= 0 and endpoint.max() < n_endpoints))
-    )
-    if not sound:
-        raise ContractViolation(
-            f"prepared data set '{name}' has indices out of order or out of range; prepare the data again"
-        )

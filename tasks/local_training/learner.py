@@ -2,7 +2,7 @@
 
 Why: a partner's training molecules set a part of the 32,768 bits only, and a batch far fewer; work on those
 rows alone is exact, because all other rows have gradient zero. Runs: on the partner, in the training child.
-Source: Adam (Kingma & Ba 2015) through torch's fused kernel; own: the touched rows.
+Source: own; equal to the dense network in tests/local_training/test_learner.py.
 """
 
 from typing import Self
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_contracts.errors import UpdateMismatch
+from tasks.local_training.adam import Adam
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.network import dropout_with, embed, features_behind, logits_of, observed
@@ -58,11 +59,8 @@ class Learner:
         self.tensors = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
         self.tensors[EMBEDDING] = torch.from_numpy(trunk[EMBEDDING][self.active])
         self.tensors[EMBEDDING].grad = torch.zeros_like(self.tensors[EMBEDDING])
-        self._optimizer = torch.optim.Adam(
-            self.tensors.values(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        self._adam = Adam(
+            self.tensors, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
     def step(self, rows: npt.NDArray[np.int64]) -> tuple[float, float, int]:
@@ -83,7 +81,7 @@ class Learner:
         torch.autograd.backward(loss * self.loss_scale)
         assert part.grad is not None  # noqa: S101 - backward has just run
         gradient.index_copy_(0, touched, part.grad)
-        self._optimizer.step()
+        self._adam.step()
         gradient.index_fill_(0, touched, 0.0)
         for name, tensor in self.tensors.items():
             if name != EMBEDDING:
@@ -107,12 +105,8 @@ class Learner:
                 array[...] = self.tensors[name].detach().numpy()
 
     def optimizer_state(self) -> Parameters:
-        """Adam's moments and step counts, and the trunk rows they belong to."""
-        state: Parameters = {"active": self.active.astype(np.float32)}
-        for name, tensor in self.tensors.items():
-            for key, value in self._optimizer.state[tensor].items():
-                state[f"{key}/{name}"] = value.numpy().reshape(value.shape)
-        return state
+        """Adam's state, and the trunk rows that its moments belong to."""
+        return {"active": self.active.astype(np.float32), **self._adam.state()}
 
     def resume(self, state: Parameters) -> Self:
         """Take up Adam's state of an earlier round.
@@ -120,16 +114,10 @@ class Learner:
         Raises:
             UpdateMismatch: If it belongs to other training data or another network.
         """
-        wanted = {f"{key}/{name}" for name in self.tensors for key in ("step", "exp_avg", "exp_avg_sq")}
-        same = set(state) == wanted | {"active"} and np.array_equal(state["active"], self.active)
-        if not same or any(state[f"exp_avg/{n}"].shape != tuple(t.shape) for n, t in self.tensors.items()):
-            raise UpdateMismatch(
-                "the optimizer's state belongs to other training data or another network; start it anew"
-            )
-        for name, tensor in self.tensors.items():
-            self._optimizer.state[tensor] = {
-                key: torch.tensor(state[f"{key}/{name}"]) for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+        moments = {name: array for name, array in state.items() if name != "active"}
+        if not np.array_equal(state.get("active", ()), self.active):
+            raise UpdateMismatch("the optimizer's state belongs to other training data; start it anew")
+        self._adam.resume(moments)
         return self
 
     def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:

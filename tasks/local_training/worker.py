@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd  # noqa: F401 - pyarrow imports it on first use, which no child should pay
+
 from data_contracts.errors import MotetError
 from tasks.local_training.jobs import JOB, RESULT
 from tasks.local_training.training import train

@@ -30,9 +30,13 @@ from tasks.local_training.jobs import (
 
 MAX_ANSWER_BYTES = 16 * 2**20
 GRACE_SECONDS = 5.0
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 """No library may start a thread pool in the template: a fork would copy its locks but not its threads."""
 
 
