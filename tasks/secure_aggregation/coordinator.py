@@ -41,6 +41,8 @@ from tasks.secure_aggregation.protocol import (
 from tasks.secure_aggregation.shamir import combine
 from tasks.secure_aggregation.vector import SecureSum, unmask_sum
 
+__all__ = ["Advertised", "Confirmed", "Opened", "SecureSum", "Shared", "Survived", "begin"]
+
 
 def begin(plan: RoundPlan, *, identities: Identities) -> "Opened":
     """Open an attempt.

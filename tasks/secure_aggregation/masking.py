@@ -142,4 +142,4 @@ def _padded(n_bytes: int) -> int:
     return -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-_ZEROS = bytes(2 * BLOCK_BYTES)
+_ZEROS = memoryview(bytes(2 * BLOCK_BYTES))  # slices of it copy nothing
