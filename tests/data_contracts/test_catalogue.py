@@ -8,11 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts import catalogue
-from data_contracts.catalogue import ASSAYS, CONTRACTS, LOCK_DIRECTORY, PREDICTIONS, lock_problems, write_lock
+from data_contracts.catalogue import (
+    ACTIVITIES,
+    ASSAYS,
+    CONTRACTS,
+    LOCK_DIRECTORY,
+    PREDICTIONS,
+    lock_problems,
+    write_lock,
+)
 from data_contracts.compatibility import Level, differences, level_of, version_problem
 from data_contracts.contract import Contract, Field
 from data_contracts.errors import ContractViolation
-from data_contracts.rules import Between, Finite, LengthBetween, OneOf, Rule
+from data_contracts.rules import Between, BetweenWhen, Finite, LengthBetween, OneOf, Rule
 from data_contracts.validation import require_valid
 from tests.data_contracts.tables import as_table
 
@@ -41,6 +49,15 @@ def test_predictions_say_why_a_structure_has_no_probability():
             list(
                 require_valid(as_table([rows[0] | change], PREDICTIONS).to_batches(), PREDICTIONS, source="p")
             )
+
+
+def test_a_conditional_rule_is_relaxed_by_fewer_conditions_and_tightened_by_more():
+    old = {**ACTIVITIES.to_json()}
+    index = next(i for i, rule in enumerate(old["rules"]) if rule["rule"] == "between_when")
+    for among, level in ((["M"], Level.COMPATIBLE), ([*old["rules"][index]["among"], "p"], Level.BREAKING)):
+        new = copy.deepcopy(old)
+        new["rules"][index]["among"] = among
+        assert level_of(differences(old, new)) == level
 
 
 def changed(**changes):
@@ -104,6 +121,8 @@ def contracts(draw):
         rules.append(Between("n", draw(NUMBER), draw(NUMBER)))
     if draw(st.booleans()):
         rules.append(Finite("n"))
+    if draw(st.booleans()):
+        rules.append(BetweenWhen("n", draw(NUMBER), draw(NUMBER), when="t", among=draw(WORDS)))
     if draw(st.booleans()):
         rules.append(OneOf("t", draw(WORDS)))
     fields = [

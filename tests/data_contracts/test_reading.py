@@ -300,6 +300,14 @@ def test_a_child_that_dies_is_a_refusal_and_not_a_shorter_table(tmp_path, childr
         list(opened)
 
 
+def test_fewer_rows_than_the_child_sent_are_a_refusal(tmp_path, monkeypatch):
+    received = reading._received
+    monkeypatch.setattr(reading, "_received", lambda process: list(received(process))[:-1])
+    path = write(activities(7), tmp_path / "a.parquet")
+    with pytest.raises(ContractViolation, match="ended the reading process"):
+        list(open_batches(path, ACTIVITIES, limits=SMALL))
+
+
 def test_an_abandoned_reading_ends_its_child(tmp_path, children):
     path = write(activities(50_000), tmp_path / "a.parquet")
     closed = open_batches(path, ACTIVITIES, limits=SMALL)
