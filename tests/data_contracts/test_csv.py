@@ -67,7 +67,7 @@ def test_empty_thresholds_are_nulls_and_numbers_are_numbers(tmp_path):
         (b"compound_id,smiles,smiles\n1,C,C\n", "column 'smiles' twice"),
         (HEADER + b"1,C\n" + CANARY.encode() + b",C,N\n", "3 fields in line 3"),
         (HEADER + b"1,C\n" + CANARY.encode() + b"\n", "1 fields in line 3"),
-        (HEADER + b"1,C\n" + CANARY.encode() + b",caf\xe9\n", "a byte in line 3 that is not UTF-8"),
+        (HEADER + b"1,C\n" + CANARY.encode() + b",C\xe9\n", "a byte in line 3 that is not UTF-8"),
         (HEADER + b"1,C\n2," + b"C" * (1 << 21) + b"\n", "a line longer than"),
         (HEADER.replace(b"s", b"\xe9") + b"1,C\n", "header line that is not UTF-8"),
         ("compound_id,smiles\n1,C\n".encode("utf-16"), "UTF-16"),
