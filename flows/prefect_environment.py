@@ -59,9 +59,8 @@ def server_environment(home: Path, *, port: int, for_one_run: bool) -> dict[str,
         "PREFECT__SERVER_FINAL": "1",
     }
     if for_one_run:
-        return environment | {
-            f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES_OF_A_SITE
-        }
+        switched_off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES_OF_A_SITE}
+        return environment | switched_off | {"PREFECT_API_BLOCKS_REGISTER_ON_START": "false"}
     return environment | {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
 
 

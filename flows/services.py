@@ -254,9 +254,16 @@ def _start(
         except BaseException:
             processes.stop(process, grace_seconds=0)
             raise
+    ended = child.poll()
+    if process is not None:
         processes.stop(process, grace_seconds=GRACE_SECONDS)
     raise WorkFailed(
-        f"{name} did not start within {STARTUP_SECONDS:.0f} seconds",
+        f"{name} did not start: "
+        + (
+            f"it ended with code {ended}"
+            if ended is not None
+            else f"no answer within {STARTUP_SECONDS:.0f} seconds"
+        ),
         advice=f"read the last lines of {log}, then run the same command again",
     )
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 from prefect import Flow, serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
 import deployments
@@ -64,8 +66,8 @@ def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) ->
         tags=described.get("tags"),
         version=described.get("version"),
         parameters={**described.get("parameters", {}), **parameters},
-        schedules=described.get("schedules"),
-        concurrency_limit=described.get("concurrency_limit"),
+        schedules=[Schedule(**schedule) for schedule in described.get("schedules", [])],
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(described["concurrency_limit"]),
         entrypoint_type=EntrypointType.MODULE_PATH,  # a file path would show this machine's directories
     )
     if not isinstance(deployment, RunnerDeployment):  # a coroutine, had an event loop been running

@@ -192,7 +192,6 @@ def save_mlflow_model(scratch: Path, bundle: Path, *, card: ModelCard, model_id:
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    (scratch / "bundle").symlink_to(bundle.resolve(strict=True))
     shutil.copyfile(Path(scoring.__file__).with_name("scoring_model.py"), scratch / "scoring_model.py")
     model = Model(artifact_path="model", model_id=model_id)
     with warnings.catch_warnings():
@@ -203,18 +202,20 @@ def save_mlflow_model(scratch: Path, bundle: Path, *, card: ModelCard, model_id:
             path=str(scratch / "model"),
             mlflow_model=model,
             python_model=str(scratch / "scoring_model.py"),
-            artifacts={"bundle": str(scratch / "bundle")},
+            artifacts={"bundle": str(bundle.resolve(strict=True))},
             signature=_signature(card),
             input_example=_example(),
             pip_requirements=[
                 f"{package}=={importlib.metadata.version(package)}" for package in REQUIREMENTS
             ],
         )
+    saved = scratch / "model"
+    (saved / "artifacts" / bundle.resolve().name).rename(saved / "artifacts" / "bundle")
     flavor = model.flavors["python_function"]
     flavor["model_code_path"] = "scoring_model.py"
-    flavor["artifacts"]["bundle"]["uri"] = "artifacts/bundle"
-    model.save(str(scratch / "model" / "MLmodel"))
-    return scratch / "model"
+    flavor["artifacts"]["bundle"] = {"path": "artifacts/bundle", "uri": "artifacts/bundle"}
+    model.save(str(saved / "MLmodel"))
+    return saved
 
 
 def _example() -> Any:

@@ -25,6 +25,9 @@ SOURCES = ("standardization.py", "fingerprints.py", "scoring.py")
 FORMAT = "motet-model@1"
 CHUNK = 256  # molecules embedded at once: bounds the gathered rows to about 100 MB at 1,000 hidden units
 
+MAX_SMILES = 5_000  # characters, as in the contract *structures*
+MISSING, TOO_LONG = "missing", "too_long"  # reasons beside those of standardization.py
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -59,14 +62,13 @@ class ScoringModel:
         Returns:
             float32 of shape ``(n_valid, H)``, and for each molecule None or the reason why it is invalid.
         """
-        bits, reasons = self._bits(smiles)
+        starts, bits, reasons = self._set_bits(smiles)
         weight = self.weights["embedding.weight"]
-        features = np.empty((len(bits), weight.shape[1]), dtype=np.float32)
-        for start in range(0, len(bits), CHUNK):
-            part = bits[start : start + CHUNK]
-            ends = np.cumsum([len(row) for row in part])
-            starts = np.concatenate([[0], ends[:-1]])
-            features[start : start + CHUNK] = np.add.reduceat(weight[np.concatenate(part)], starts, axis=0)
+        features = np.empty((len(starts) - 1, weight.shape[1]), dtype=np.float32)
+        for first in range(0, len(features), CHUNK):
+            part = starts[first : first + CHUNK + 1]
+            rows = weight[bits[part[0] : part[-1]]]
+            features[first : first + CHUNK] = np.add.reduceat(rows, part[:-1] - part[0], axis=0)
         features += self.weights["embedding.bias"]
         layer = 0
         while f"layers.{layer}.weight" in self.weights:
@@ -74,6 +76,23 @@ class ScoringModel:
             features += np.maximum(features, 0) @ matrix.T + bias
             layer += 1
         return np.maximum(features, 0, out=features), reasons
+
+    def _set_bits(
+        self, smiles: Sequence[str]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], list[str | None]]:
+        standardizer = self.standardization.Standardizer()
+        mols, reasons = [], []
+        for text in smiles:
+            if not isinstance(text, str):
+                reasons.append(MISSING)
+            elif len(text) > MAX_SMILES:
+                reasons.append(TOO_LONG)
+            else:
+                parent = standardizer.parent(text)
+                reasons.append(parent.reason)
+                if parent.reason is None:
+                    mols.append(parent.mol)
+        return (*self.fingerprints.hashed_bits_of(mols), reasons)
 
     def probabilities(
         self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()

@@ -28,7 +28,7 @@ def _load_scoring(bundle: Path) -> ModuleType:
     return module
 
 
-class SmilesModel(PythonModel):
+class SmilesModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
     """SMILES in, a table out: predictions of endpoints, or the features of a trunk."""
 
     def load_context(self, context: Any) -> None:
