@@ -68,13 +68,18 @@ class Standardizer:
         reason = _refusal(mol)
         if reason is not None:
             return Parent(None, None, reason)
-        self._standardize(mol, in_parts="." in smiles)
+        if self._standardize(mol, in_parts="." in smiles):
+            # What the rules leave lacks ring information: only a re-parsed molecule is as good as a new one.
+            mol = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
+            if mol is None:
+                return Parent(None, None, "failed")
         reason = _refusal(mol)
         if reason is not None:
             return Parent(None, None, reason)
         return Parent(mol, Chem.MolToSmiles(mol), None)
 
-    def _standardize(self, mol: Any, *, in_parts: bool) -> None:
+    def _standardize(self, mol: Any, *, in_parts: bool) -> bool:
+        """Apply the rules in place; tell whether they may have changed the graph."""
         self._metals.DisconnectInPlace(mol)
         self._normalizer.normalizeInPlace(mol)
         charged = any(atom.GetFormalCharge() for atom in mol.GetAtoms())
@@ -90,6 +95,7 @@ class Standardizer:
             if atom.GetIsotope():
                 atom.SetIsotope(0)
         Chem.RemoveStereochemistry(mol)
+        return in_parts or charged
 
 
 def _refusal(mol: Any) -> str | None:

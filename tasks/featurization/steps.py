@@ -4,6 +4,7 @@ Why: the prepared directory itself remembers from which files and rules it was m
 Runs: on the partner. Source: own.
 """
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -24,9 +25,12 @@ TELL_TIMES = 4
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def featurization(partner: str, *, files: PartnerFiles, secret: Path, output: Path, workers: int) -> str:
+async def featurization(
+    partner: str, *, files: PartnerFiles, secret: Path, output: Path, workers: int
+) -> str:
     """Prepare a partner's files; bad rows stay in its quarantine. The secret is read from its file, here only."""
-    prepare_dataset(
+    await asyncio.to_thread(
+        prepare_dataset,
         files,
         consortium_secret=secret_file(secret),
         output=output,
