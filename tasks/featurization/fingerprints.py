@@ -2,7 +2,7 @@
 
 Why: MELLODDY's descriptor (ECFP6, binary), made without a dense row. This file travels inside every registered
 model: it imports RDKit and NumPy alone. Runs: anywhere. Source: Rogers and Hahn 2010 (ECFP) as RDKit's Morgan
-generator; the layout of ``ToBinary`` is pinned in tests/featurization/test_fingerprints.py.
+generator; the layout of ``ToBinary`` is pinned in tests/featurization/test_fingerprints.py and checked in use.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ N_BITS = 32_768
 FINGERPRINT = {"kind": "ECFP", "radius": RADIUS, "n_bits": N_BITS, "counts": False, "chirality": False}
 
 _HEADER_WORDS = 4  # version, bytes of an index, length, number of set bits; then pairs of index and count
+_HEADER = (1, 4, N_BITS)
 _GENERATOR = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
 
 
@@ -29,8 +30,7 @@ def hashed_bits(mol: Any) -> npt.NDArray[np.uint16]:
     Returns:
         Set bits, sorted, shape ``(n_set,)``.
     """
-    words = np.frombuffer(_GENERATOR.GetCountFingerprint(mol).ToBinary(), dtype="<u4")
-    return words[_HEADER_WORDS::2].astype(np.uint16)
+    return hashed_bits_of([mol])[1]
 
 
 def hashed_bits_of(mols: Sequence[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
@@ -41,14 +41,32 @@ def hashed_bits_of(mols: Sequence[Any]) -> tuple[npt.NDArray[np.int64], npt.NDAr
 
     Returns:
         Row starts of shape ``(n + 1,)`` and the set bits of all rows, sorted within a row.
+
+    Raises:
+        ValueError: If this RDKit lays its fingerprints out in another way than the one that was tested.
     """
-    blobs = [_GENERATOR.GetCountFingerprint(mol).ToBinary() for mol in mols]
-    n_words = np.fromiter((len(blob) // 4 for blob in blobs), dtype=np.int64, count=len(blobs))
+    return _rows_of([_GENERATOR.GetCountFingerprint(mol).ToBinary() for mol in mols])
+
+
+def _rows_of(blobs: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
+    """Decode serialized count fingerprints, n of them, all at once."""
+    n_bytes = np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs))
+    n_set = (n_bytes // 4 - _HEADER_WORDS) // 2
     starts = np.zeros(len(blobs) + 1, dtype=np.int64)
-    np.cumsum((n_words - _HEADER_WORDS) // 2, out=starts[1:])
-    words = np.frombuffer(b"".join(blobs), dtype="<u4")
+    np.cumsum(n_set, out=starts[1:])
+    data = b"".join(blobs)
+    words = np.frombuffer(data[: len(data) // 4 * 4], dtype="<u4")
+    headers = 2 * starts[:-1] + _HEADER_WORDS * np.arange(len(blobs))
+    # A consumer of a model may have another RDKit: a wrong layout must be an error, not a wrong prediction.
+    sound = (n_bytes == 4 * (_HEADER_WORDS + 2 * n_set)).all() and (n_set >= 0).all()
+    if not (
+        sound
+        and all((words[headers + place] == expected).all() for place, expected in enumerate(_HEADER))
+        and (words[headers + len(_HEADER)] == n_set).all()
+    ):
+        raise ValueError(
+            "this RDKit serializes count fingerprints in an unknown layout; RDKit 2026.09 is known"
+        )
     # The set bits of row r begin behind r + 1 headers and stand at every second word.
-    places = 2 * np.arange(starts[-1]) + _HEADER_WORDS * np.repeat(
-        np.arange(1, len(blobs) + 1), np.diff(starts)
-    )
+    places = 2 * np.arange(starts[-1]) + np.repeat(_HEADER_WORDS * np.arange(1, len(blobs) + 1), n_set)
     return starts, words[places].astype(np.uint16)
