@@ -6,7 +6,6 @@ Source: MELLODDY-TUNER's scaffold folds, with the generic Murcko scaffold (Bemis
 scaffold network, HMAC-SHA256 with pinned arithmetic, and acyclic molecules spread by their own skeleton.
 """
 
-import hashlib
 import hmac
 from typing import Any
 
@@ -14,7 +13,10 @@ from rdkit.Chem import rdMolHash
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 N_FOLDS = 5
-KEY_CHARACTERS = 32
+KEY_BYTES = 16
+FOLD_BYTES = 8
+_FOLD_KEY, _FOLD = b"motet/fold-key/v1", b"fold/v1\x00"
+_STRUCTURE_KEY, _STRUCTURE = b"motet/structure-key/v1", b"structure/v1\x00"
 
 
 def generic_scaffold(mol: Any) -> str:
@@ -42,13 +44,23 @@ def fold_of_scaffold(scaffold: str, *, secret: bytes, n_folds: int = N_FOLDS) ->
     Returns:
         Fold in ``0 .. n_folds - 1``, equal at all partners.
     """
-    return int.from_bytes(_keyed(b"fold/v1\x00", scaffold, secret=secret)[:8], "big") % n_folds
+    digest = _keyed(_FOLD + scaffold.encode(), purpose=_FOLD_KEY, secret=secret)
+    return int.from_bytes(digest[:FOLD_BYTES], "big") % n_folds
 
 
 def structure_key(parent: str, *, secret: bytes) -> str:
-    """Name a parent structure without showing it: 32 hexadecimal characters, equal at all partners."""
-    return _keyed(b"structure/v1\x00", parent, secret=secret).hex()[:KEY_CHARACTERS]
+    """Name a parent structure without showing it.
+
+    Args:
+        parent: Its canonical SMILES.
+        secret: The consortium's 32-byte secret.
+
+    Returns:
+        32 hexadecimal characters (16 bytes of an HMAC-SHA256), equal at all partners.
+    """
+    return _keyed(_STRUCTURE + parent.encode(), purpose=_STRUCTURE_KEY, secret=secret)[:KEY_BYTES].hex()
 
 
-def _keyed(domain: bytes, text: str, *, secret: bytes) -> bytes:
-    return hmac.new(secret, domain + text.encode(), hashlib.sha256).digest()
+def _keyed(message: bytes, *, purpose: bytes, secret: bytes) -> bytes:
+    """HMAC-SHA256 under a key of its own for each purpose, so that one may be shown without the other."""
+    return hmac.digest(hmac.digest(secret, purpose, "sha256"), message, "sha256")
