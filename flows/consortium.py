@@ -9,16 +9,14 @@ import dataclasses
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, tags
 
-from flows.federated_training import Coordinator, TrainedTrunk, lead
+from flows.federated_training import Coordinator, lead
 from flows.finishing import finish_coordinator, finish_partner, open_tracking
-from flows.partner import Partner, PartOutcome, take_part
-from flows.run_directory import RunDirectory, create_run, find_unfinished
+from flows.partner import Partner, take_part
+from flows.run_directory import RunDirectory, open_or_create_run
 from flows.settings import RunSettings
 from flows.sites import derive_key
 from tasks.exchange.identity import Roster
@@ -48,16 +46,12 @@ async def consortium(
     Returns:
         The consortium's result, as in ``result.json``.
     """
-    settings = settings or RunSettings()
-    place = Path(home).resolve()
-    run = (None if run_id else find_unfinished(place, settings)) or create_run(
-        place, settings=settings, now=datetime.now(UTC), run_id=run_id
-    )
+    run = open_or_create_run(home, settings=settings or RunSettings(), run_id=run_id)
     with run.held(), tags(f"run:{run.run_id}"):
-        return await perform(run, home=place)
+        return await perform(run)
 
 
-async def perform(run: RunDirectory, *, home: Path) -> dict[str, Any]:
+async def perform(run: RunDirectory) -> dict[str, Any]:
     """Perform a run whose directory this process holds."""
     settings = run.settings
     dataset: SimulatedDataset = await simulated_companies(
@@ -65,10 +59,10 @@ async def perform(run: RunDirectory, *, home: Path) -> dict[str, Any]:
         partners=settings.partners,
         seed=settings.seed,
         permuted=settings.permuted_labels,
-        home=home,
+        directory=run.home / "data",
     )
     roster = pin_roster(run, dataset)
-    tracking = await open_tracking(run, home=home, dataset=dataset)
+    tracking = await open_tracking(run, dataset=dataset)
     coordinator = Coordinator(
         board=run.coordinator.board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
         settings=settings,
@@ -97,10 +91,10 @@ async def perform(run: RunDirectory, *, home: Path) -> dict[str, Any]:
             taking_part = {
                 partner.site.name: everybody.create_task(take_part(partner)) for partner in partners
             }
-    trained: TrainedTrunk = leading.result()
-    outcomes: dict[str, PartOutcome] = {name: task.result() for name, task in taking_part.items()}
-    models = {name: await finish_partner(tracking, name, outcome) for name, outcome in outcomes.items()}
-    return await finish_coordinator(tracking, trained, models=models)
+    finished = {
+        name: await finish_partner(tracking, name, task.result()) for name, task in taking_part.items()
+    }
+    return await finish_coordinator(tracking, leading.result(), finished=finished)
 
 
 def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
@@ -115,7 +109,8 @@ def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
             "site_secret", derive_key(dataset.consortium_secret, f"simulated-site/{site.name}")
         )
     return Roster(
-        coordinator=run.coordinator.name, keys={site.name: site.identity.public_key.hex() for site in sites}
+        coordinator=run.coordinator.name,
+        public_keys={site.name: site.identity.public_key.hex() for site in sites},
     )
 
 

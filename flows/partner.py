@@ -13,6 +13,7 @@ from data_contracts.errors import AgreementViolation, ProtocolError
 from data_contracts.plan import RoundPlan
 from data_contracts.references import BlobReference
 from flows.sites import Site
+from tasks.evaluation.metric_tables import read_metrics
 from tasks.exchange.board import Board
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.steps import featurization
@@ -74,11 +75,13 @@ class PartOutcome:
         best_round: The round whose trunk the consortium chose.
         arms: The partner's models by arm.
         scores: Directory with the tables of each arm on the test fold.
+        validation_auprc: The partner's own validation AUPRC of the chosen trunk.
     """
 
     best_round: int
     arms: dict[str, Arm]
     scores: Path
+    validation_auprc: float | None
 
 
 async def take_part(partner: Partner) -> PartOutcome:
@@ -122,7 +125,16 @@ async def take_part(partner: Partner) -> PartOutcome:
         best_round=chosen.after_round,
         arms=await _arms(partner, plan, alone),
         scores=partner.round_directory(plan.round),
+        validation_auprc=_validation_auprc(partner, chosen.after_round),
     )
+
+
+def _validation_auprc(partner: Partner, best_round: int) -> float | None:
+    """The partner's figure for the chosen trunk, which was scored in the round after it stood."""
+    directory = partner.round_directory(best_round + 1)
+    scored = directory / "validation" if (directory / "validation").exists() else directory / "federated"
+    metrics, counted = read_metrics(scored / "metrics.arrow")
+    return metrics.means(counted)["auprc"]
 
 
 async def _work_on(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm], *, directory: Path) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -63,33 +62,40 @@ def read_record(path: Path) -> Process | None:
         return None
 
 
-def launch(
-    command: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, detached: bool
-) -> subprocess.Popen[bytes]:
-    """Start a process.
+def launch(command: Sequence[str], *, environment: Mapping[str, str], log: Path, detached: bool) -> int:
+    """Start a process in a group of its own.
 
     Args:
-        command: Program and arguments.
+        command: Program (an absolute path) and arguments.
         environment: Variables added to this process's own.
         log: File that its output is appended to.
-        directory: Its working directory.
-        detached: True: it outlives this process, in a group of its own. False: it dies with the calling thread.
+        detached: True: it outlives this process. False: the kernel kills it when the calling thread ends.
 
     Returns:
-        The process.
+        Its number; ``exit_code`` says whether it has ended.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    bound = [] if detached else [sys.executable, "-m", "flows.child", str(os.getpid())]
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [*bound, *command],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            start_new_session=True,
-        )
+    bound = [] if detached else [sys.executable, "-P", "-m", "flows.child", str(os.getpid())]
+    return os.posix_spawn(
+        [*bound, *command][0],
+        [*bound, *command],
+        {**os.environ, **environment},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+
+
+def exit_code(pid: int) -> int | None:
+    """Say how a child of this process ended, once; None while it runs."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def stop(process: Process, *, grace_seconds: float) -> None:
@@ -105,13 +111,13 @@ def stop(process: Process, *, grace_seconds: float) -> None:
     _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
     while process.runs() and time.monotonic() < deadline:
-        _reap(process.pid)
+        exit_code(process.pid)
         time.sleep(_POLL_SECONDS)
     for member in family:
         if member.runs():
             _signal(member, signal.SIGKILL)
     while any(member.runs() for member in family):
-        _reap(process.pid)
+        exit_code(process.pid)
         time.sleep(_POLL_SECONDS)
 
 
@@ -158,11 +164,6 @@ def _signal(process: Process, number: signal.Signals) -> None:
         if process.runs():
             send = os.killpg if os.getpgid(process.pid) == process.pid else os.kill
             send(process.pid, number)
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def _boot() -> str:

@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ class RunDirectory:
     """
 
     path: Path
+
+    @property
+    def home(self) -> Path:
+        """Directory of all runs, models and services."""
+        return self.path.parent.parent
 
     @property
     def run_id(self) -> str:
@@ -135,3 +140,22 @@ def find_unfinished(home: Path, settings: RunSettings) -> RunDirectory | None:
         if run.result is None and run.settings == settings and not run.is_held:
             return run
     return None
+
+
+def open_or_create_run(
+    home: str | Path, *, settings: RunSettings, run_id: str | None = None, fresh: bool = False
+) -> RunDirectory:
+    """Find the run to perform: the named one, an unfinished one of the same settings, or a new one.
+
+    Args:
+        home: Directory of all runs.
+        settings: What to compute.
+        run_id: Name of the run; None leaves the choice.
+        fresh: Make a new run even if an unfinished one would fit.
+
+    Raises:
+        SettingsError: If a run of that name exists with other settings.
+    """
+    place = Path(home).resolve()
+    unfinished = None if run_id or fresh else find_unfinished(place, settings)
+    return unfinished or create_run(place, settings=settings, now=datetime.now(UTC), run_id=run_id)

@@ -7,12 +7,11 @@ Source: own; Prefect's own temporary server stays behind when its client is kill
 import contextlib
 import fcntl
 import importlib.util
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,8 @@ GRACE_SECONDS = 10.0
 DEPLOYMENT = "consortium/single-machine"
 SERVICES = ("prefect", "mlflow", "serve")  # in the order in which they start
 _POLL_SECONDS = 0.1
+
+Meanwhile = Callable[[Mapping[str, str]], object]
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path) -> Iterator[PrefectServer]:
+def prefect_server(home: Path, *, meanwhile: Meanwhile = lambda _: None) -> Iterator[PrefectServer]:
     """Have a healthy Prefect server: the one that `up` started, or a child that ends with this block or process.
 
     To be called in the main thread: the kernel ends the child when the thread that started it ends.
 
     Args:
         home: The site's home.
+        meanwhile: Called once with the environment that flows need, while the server starts: set it, and import what
+            takes seconds.
 
     Yields:
         The server.
@@ -99,10 +102,12 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
     """
     lasting = _running(home, "prefect")
     if lasting is not None and _answers(_health("prefect", lasting)):
-        yield _prefect(home, lasting, ours=False)
+        server = _prefect(home, lasting, ours=False)
+        meanwhile(server.environment)
+        yield server
         return
     with _starting(home):
-        process = _start_prefect(home, port=processes.free_port(), detached=False)
+        process = _start_prefect(home, port=processes.free_port(), detached=False, meanwhile=meanwhile)
     try:
         yield _prefect(home, process, ours=True)
     finally:
@@ -170,18 +175,28 @@ def _prefect(home: Path, process: Process, *, ours: bool) -> PrefectServer:
     return PrefectServer(process, client_environment(home, port=process.port), ours)
 
 
-def _start_prefect(home: Path, *, port: int, detached: bool) -> Process:
+def _start_prefect(
+    home: Path, *, port: int, detached: bool, meanwhile: Meanwhile = lambda _: None
+) -> Process:
     processes.require_free(port, what="Prefect", option="--prefect-port")
     found = importlib.util.find_spec("prefect")  # finds it without importing it
     assert found is not None  # noqa: S101 - a dependency of this package
     assert found.origin is not None  # noqa: S101 - a dependency of this package
     command = [
-        *(sys.executable, "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent)),
+        *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent)),
         *("--factory", "prefect.server.api.server:create_app", "--lifespan", "on"),
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
     ]
     environment = server_environment(home, port=port, for_one_run=not detached)
-    return _start(home, "prefect", command, environment=environment, port=port, detached=detached)
+    return _start(
+        home,
+        "prefect",
+        command,
+        environment=environment,
+        port=port,
+        detached=detached,
+        meanwhile=lambda: meanwhile(client_environment(home, port=port)),
+    )
 
 
 def _start_mlflow(home: Path, *, port: int) -> Process:
@@ -221,7 +236,7 @@ def _start_serving(home: Path) -> Process:
     return _start(
         home,
         "serve",
-        [sys.executable, "-m", "flows.serving", str(home.resolve())],
+        [sys.executable, "-P", "-m", "flows.serving", str(home.resolve())],
         environment=client_environment(home, port=prefect.port),
         port=None,
         detached=True,
@@ -238,43 +253,33 @@ def _start(
     port: int | None,
     detached: bool,
     health: str | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Process:
     log = _log(home, name)
-    directory = _directory(home)
-    directory.mkdir(parents=True, exist_ok=True)
-    child = processes.launch(
-        command, environment=environment, log=log, directory=directory, detached=detached
-    )
-    process = processes.identify(child.pid, port=port)
-    if process is not None:
+    pid = processes.launch(command, environment=environment, log=log, detached=detached)
+    process = processes.identify(pid, port=port)
+    ended = processes.exit_code(pid)
+    if process is not None and ended is None:
         try:
+            meanwhile()
             address = health or _health(name, process)
-            if _wait(lambda: _answers(address), while_alive=child):
-                return process
+            deadline = time.monotonic() + STARTUP_SECONDS
+            while ended is None and time.monotonic() < deadline:
+                if _answers(address):
+                    return process
+                time.sleep(_POLL_SECONDS)
+                ended = processes.exit_code(pid)
         except BaseException:
             processes.stop(process, grace_seconds=0)
             raise
-    ended = child.poll()
-    if process is not None:
         processes.stop(process, grace_seconds=GRACE_SECONDS)
+    how = (
+        f"no answer within {STARTUP_SECONDS:.0f} seconds" if ended is None else f"it ended with code {ended}"
+    )
     raise WorkFailed(
-        f"{name} did not start: "
-        + (
-            f"it ended with code {ended}"
-            if ended is not None
-            else f"no answer within {STARTUP_SECONDS:.0f} seconds"
-        ),
+        f"{name} did not start: {how}",
         advice=f"read the last lines of {log}, then run the same command again",
     )
-
-
-def _wait(condition: Callable[[], bool], *, while_alive: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline and while_alive.poll() is None:
-        if condition():
-            return True
-        time.sleep(_POLL_SECONDS)
-    return False
 
 
 def _answers(url: str) -> bool:

@@ -3,6 +3,7 @@
 Runs: on the partner. Source: own.
 """
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tasks.evaluation.partner_report import write_partner_report
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def partner_report(
+async def partner_report(
     partner: str,
     tables: Mapping[str, Path],
     *,
@@ -29,7 +30,8 @@ def partner_report(
     simulated_assays: bool,
 ) -> str:
     """Compare the partner's arms; the figures stay in its directory."""
-    write_partner_report(
+    await asyncio.to_thread(
+        write_partner_report,
         tables,
         partner=partner,
         endpoint_ids=endpoint_ids,

@@ -71,34 +71,36 @@ class Roster(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     coordinator: PartyName
-    keys: dict[PartyName, str] = Field(min_length=3)
+    public_keys: dict[PartyName, str] = Field(min_length=3)
 
     @model_validator(mode="after")
     def _keys_are_distinct(self) -> Self:
-        if self.coordinator not in self.keys:
+        if self.coordinator not in self.public_keys:
             raise ValueError("the coordinator has no key")
-        if len(set(self.keys.values())) != len(self.keys):
+        if len(set(self.public_keys.values())) != len(self.public_keys):
             raise ValueError("two parties have the same key")
-        if any(len(key) != 2 * KEY_BYTES for key in self.keys.values()):
+        if any(len(key) != 2 * KEY_BYTES for key in self.public_keys.values()):
             raise ValueError("a public key is not 32 bytes")
         return self
 
     @property
     def partners(self) -> tuple[str, ...]:
         """Names of all partners, sorted."""
-        return tuple(sorted(set(self.keys) - {self.coordinator}))
+        return tuple(sorted(set(self.public_keys) - {self.coordinator}))
 
     @property
     def partner_keys(self) -> Mapping[str, bytes]:
         """Raw public keys of the partners by name."""
-        return {name: bytes.fromhex(self.keys[name]) for name in self.partners}
+        return {name: bytes.fromhex(self.public_keys[name]) for name in self.partners}
 
     def verifies(self, sender: str, *, signature: bytes, message: bytes) -> bool:
         """Whether ``sender`` is on the roster and signed ``message``."""
-        if sender not in self.keys:
+        if sender not in self.public_keys:
             return False
         try:
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.keys[sender])).verify(signature, message)
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_keys[sender])).verify(
+                signature, message
+            )
         except (InvalidSignature, ValueError):
             return False
         return True

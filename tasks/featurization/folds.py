@@ -9,8 +9,8 @@ scaffold network, HMAC-SHA256 with pinned arithmetic, and acyclic molecules spre
 import hmac
 from typing import Any
 
+from rdkit import Chem
 from rdkit.Chem import rdMolHash
-from rdkit.Chem.Scaffolds import MurckoScaffold
 
 N_FOLDS = 5
 KEY_BYTES = 16
@@ -28,7 +28,7 @@ def generic_scaffold(mol: Any) -> str:
     Returns:
         A canonical SMILES of the anonymous graph; for an acyclic molecule that of its whole skeleton.
     """
-    scaffold = MurckoScaffold.GetScaffoldForMol(mol)  # type: ignore[no-untyped-call]  # RDKit has no types
+    scaffold = Chem.MurckoDecompose(mol)
     graph = scaffold if scaffold.GetNumAtoms() else mol
     return str(rdMolHash.MolHash(graph, rdMolHash.HashFunction.AnonymousGraph))
 

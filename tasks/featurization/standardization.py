@@ -3,20 +3,29 @@
 Why: the convenience functions of ``rdMolStandardize`` rebuild their rules for every molecule and are five times
 slower. This file travels inside every registered model, so that a consumer prepares a molecule as the training
 data was: it imports RDKit alone. Runs: anywhere. Source: steps of ``rdMolStandardize.ChargeParent`` (RDKit
-2026.09), then isotopes and stereo removed as MELLODDY-TUNER does; no canonical tautomer.
+2026.09) on the molecule without isotopes and stereo, which MELLODDY-TUNER removes too; no canonical tautomer.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from rdkit import Chem, rdBase
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
-PROFILE = "parent-1"
+PROFILE = "parent-2"
 MAX_HEAVY_ATOMS = 100
-CARBON = 6
+MAX_ATOMS_OF_ALL_PARTS = 1_000  # a salt of several large ions is fine; a polymer would cost seconds
 
 REASONS = ("parse", "empty", "too_large", "dummy_atom", "no_carbon", "failed")
+
+# RDKit ignores what follows a space, a tab or a NUL, and would accept half a structure: only CXSMILES may follow.
+_WRITTEN = re.compile(r"[!-~]+( \|[ -~]*\|)?")
+_MARKED = re.compile(r"\[\d|\[H|:\d+\]")  # isotopes, hydrogens that are atoms, and atom maps
+_CHARGED = Chem.MolFromSmarts("[!+0]")
+_METAL = Chem.MolFromSmarts("[!#1;!#5;!#6;!#7;!#8;!#9;!#14;!#15;!#16;!#17;!#34;!#35;!#53]")
+_CARBON = Chem.MolFromSmarts("[#6]")
+_DUMMY = Chem.MolFromSmarts("[#0]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +52,14 @@ class Standardizer:
             self._metals = rdMolStandardize.MetalDisconnector()
             self._normalizer = rdMolStandardize.Normalizer()
             self._reionizer = rdMolStandardize.Reionizer()
-            self._largest = rdMolStandardize.LargestFragmentChooser(preferOrganic=False)
+            self._largest = rdMolStandardize.LargestFragmentChooser(preferOrganic=True)
             self._uncharger = rdMolStandardize.Uncharger()
 
     def parent(self, smiles: str) -> Parent:
         """Find the parent of one structure.
+
+        The parent does not depend on how the structure is written, nor on its stereo, isotopes or atom maps,
+        and the parent of a parent is itself.
 
         Args:
             smiles: A structure; its text never reaches a log or a message.
@@ -57,54 +69,61 @@ class Standardizer:
         """
         with rdBase.BlockLogs():
             try:
-                return self._parent(smiles)
+                return self._parent(smiles.strip())
             except Exception:  # noqa: BLE001 - RDKit raises many types, and their texts hold the structure
                 return Parent(None, None, "failed")
 
-    def _parent(self, smiles: str) -> Parent:
-        mol = Chem.MolFromSmiles(smiles)
+    def _parent(self, text: str) -> Parent:
+        if not text:
+            return Parent(None, None, "empty")
+        mol = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
         if mol is None:
             return Parent(None, None, "parse")
-        reason = _refusal(mol)
-        if reason is not None:
-            return Parent(None, None, reason)
-        if self._standardize(mol, in_parts="." in smiles):
+        if mol.GetNumAtoms() > MAX_ATOMS_OF_ALL_PARTS:
+            return Parent(None, None, "too_large")
+        Chem.RemoveStereochemistry(mol)
+        if _MARKED.search(text):
+            mol = _unmarked(mol)
+        if self._standardize(mol):
             # What the rules leave lacks ring information: only a re-parsed molecule is as good as a new one.
             mol = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
             if mol is None:
                 return Parent(None, None, "failed")
         reason = _refusal(mol)
-        if reason is not None:
-            return Parent(None, None, reason)
-        return Parent(mol, Chem.MolToSmiles(mol), None)
+        return Parent(mol, Chem.MolToSmiles(mol), None) if reason is None else Parent(None, None, reason)
 
-    def _standardize(self, mol: Any, *, in_parts: bool) -> bool:
+    def _standardize(self, mol: Any) -> bool:
         """Apply the rules in place; tell whether they may have changed the graph."""
-        self._metals.DisconnectInPlace(mol)
+        n_atoms = mol.GetNumAtoms()
+        has_metal = mol.HasSubstructMatch(_METAL)
+        if has_metal:
+            self._metals.DisconnectInPlace(mol)
         self._normalizer.normalizeInPlace(mol)
-        charged = any(atom.GetFormalCharge() for atom in mol.GetAtoms())
+        charged = has_metal or mol.HasSubstructMatch(_CHARGED)
         if charged:
             self._reionizer.reionizeInPlace(mol)
-        if in_parts or charged:  # disconnecting a metal leaves charges behind
-            self._largest.chooseInPlace(mol)
+        self._largest.chooseInPlace(mol)
         if charged:
             self._uncharger.unchargeInPlace(mol)
+            Chem.SanitizeMol(mol)  # an aromatic anion, now neutral, is aromatic no longer
             self._normalizer.normalizeInPlace(mol)
             self._reionizer.reionizeInPlace(mol)
-        for atom in mol.GetAtoms():
-            if atom.GetIsotope():
-                atom.SetIsotope(0)
-        Chem.RemoveStereochemistry(mol)
-        return in_parts or charged
+        return charged or mol.GetNumAtoms() != n_atoms
+
+
+def _unmarked(mol: Any) -> Any:
+    """Return the molecule without isotopes and atom maps; hydrogens that were atoms only for them are counts again."""
+    for atom in mol.GetAtoms():
+        atom.SetIsotope(0)
+        atom.SetAtomMapNum(0)
+    return Chem.MolFromSmiles(Chem.MolToSmiles(mol))
 
 
 def _refusal(mol: Any) -> str | None:
-    n_atoms = mol.GetNumHeavyAtoms()
     if not mol.GetNumAtoms():
         return "empty"
-    if n_atoms > MAX_HEAVY_ATOMS:
+    if mol.GetNumHeavyAtoms() > MAX_HEAVY_ATOMS:
         return "too_large"
-    numbers = {atom.GetAtomicNum() for atom in mol.GetAtoms()}
-    if 0 in numbers:
+    if mol.HasSubstructMatch(_DUMMY):
         return "dummy_atom"
-    return None if CARBON in numbers else "no_carbon"
+    return None if mol.HasSubstructMatch(_CARBON) else "no_carbon"

@@ -5,13 +5,14 @@ the round, and whatever goes wrong names who did it. Pure: no I/O, no clock; it 
 Runs: on the coordinator, or on anybody who repeats a round. Source: Bonawitz et al. 2017 Fig. 4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from typing_extensions import Buffer
 
-from data_contracts.errors import ProtocolError
+from data_contracts.errors import ProtocolError, TooFewPartners
 from data_contracts.plan import RoundPlan
+from tasks.secure_aggregation.graph import Graph
 from tasks.secure_aggregation.keys import mask_key_pair
 from tasks.secure_aggregation.masking import MaskStreams
 from tasks.secure_aggregation.messages import (
@@ -31,10 +32,8 @@ from tasks.secure_aggregation.protocol import (
     adds_pair_mask,
     commit_self_seed,
     commit_share,
-    mask_peers,
     pair_mask_key,
     self_mask_key,
-    share_holders,
     transcript_of_adverts,
     transcript_of_shares,
 )
@@ -84,7 +83,9 @@ class Opened:
         """
         self.attempt.demand_enough(adverts, phase="advert")
         parsed = parse_adverts(self.attempt, adverts)
-        return Advertised(self.attempt, parsed, transcript_of_adverts(self.attempt, adverts))
+        transcript = transcript_of_adverts(self.attempt, adverts)
+        graph = self.attempt.graph(adverts, transcript=transcript)
+        return Advertised(self.attempt, parsed, graph, transcript)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Advertised:
 
     attempt: Attempt
     _adverts: Mapping[str, Advert] = field(repr=False)
+    _graph: Graph = field(repr=False)
     _transcript: bytes = field(repr=False)
 
     def check_shares(self, sender: str, message: Buffer) -> None:
@@ -106,7 +108,7 @@ class Advertised:
     def _parse(self, sender: str, message: Buffer) -> Shares:
         attempt = self.attempt
         attempt.demand_subset([sender], self._adverts, phase="shares")
-        holders = share_holders(sender, among=attempt.in_order(self._adverts))
+        holders = self._graph.holders(sender)
         return Shares.parse(
             message, attempt, sender=sender, transcript=self._transcript, n_holders=len(holders)
         )
@@ -128,7 +130,7 @@ class Advertised:
 
         collect_refusals(attempt.in_order(shares), parse)
         transcript = transcript_of_shares(attempt, self._transcript, shares)
-        return Shared(attempt, self._adverts, dealt, transcript)
+        return Shared(attempt, self._adverts, self._graph, dealt, transcript)
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class Shared:
 
     attempt: Attempt
     _adverts: Mapping[str, Advert] = field(repr=False)
+    _graph: Graph = field(repr=False)
     _shares: Mapping[str, Shares] = field(repr=False)
     _transcript: bytes = field(repr=False)
     _hashed: dict[str, MaskedHeader] = field(default_factory=dict, repr=False)
@@ -167,6 +170,7 @@ class Shared:
         attempt = self.attempt
         attempt.demand_subset(masked, self._shares, phase="masked")
         attempt.demand_enough(masked, phase="masked")
+        attempt.demand_connected(self._graph, masked)
 
         def check(sender: str) -> None:
             if self._hashed.get(sender) != self._parse(sender, masked[sender]):
@@ -177,6 +181,7 @@ class Shared:
         return Survived(
             attempt,
             self._adverts,
+            self._graph,
             self._shares,
             self._transcript,
             {name: _body(masked[name]) for name in survivors},
@@ -189,6 +194,7 @@ class Survived:
 
     attempt: Attempt
     _adverts: Mapping[str, Advert] = field(repr=False)
+    _graph: Graph = field(repr=False)
     _shares: Mapping[str, Shares] = field(repr=False)
     _transcript: bytes = field(repr=False)
     _bodies: Mapping[str, memoryview] = field(repr=False)
@@ -226,7 +232,9 @@ class Survived:
             self.attempt.in_order(confirmations),
             lambda sender: self.check_confirmation(sender, confirmations[sender]),
         )
-        return Confirmed(self.attempt, self._adverts, self._shares, self._transcript, self._bodies)
+        return Confirmed(
+            self.attempt, self._adverts, self._graph, self._shares, self._transcript, self._bodies
+        )
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,7 @@ class Confirmed:
 
     attempt: Attempt
     _adverts: Mapping[str, Advert] = field(repr=False)
+    _graph: Graph = field(repr=False)
     _shares: Mapping[str, Shares] = field(repr=False)
     _transcript: bytes = field(repr=False)
     _bodies: Mapping[str, memoryview] = field(repr=False)
@@ -249,10 +258,9 @@ class Confirmed:
 
     def _parse(self, sender: str, message: Buffer) -> dict[str, bytes]:
         """Return the sender's verified share by dealer."""
-        attempt, everybody = self.attempt, self.attempt.in_order(self._adverts)
+        attempt = self.attempt
         attempt.demand_subset([sender], self._bodies, phase="unmasking")
-        held_of = {name: share_holders(name, among=everybody) for name in self._shares}
-        dealers = [name for name in attempt.in_order(self._shares) if sender in held_of[name]]
+        dealers = self._dealers_of(sender)
         unmasking = Unmasking.parse(
             message,
             attempt,
@@ -262,7 +270,7 @@ class Confirmed:
             n_dealers=len(dealers),
         )
         for dealer, share in zip(dealers, unmasking.shares, strict=True):
-            dealt = self._shares[dealer].dealt[held_of[dealer].index(sender)]
+            dealt = self._shares[dealer].dealt[self._graph.share_number(dealer=dealer, holder=sender)]
             kind, expected = (
                 ("self", dealt.self_share_commitment)
                 if dealer in self._bodies
@@ -271,6 +279,21 @@ class Confirmed:
             if commit_share(share, attempt, kind=kind, dealer=dealer, holder=sender) != expected:
                 raise ProtocolError(f"'{sender}' sent a share that is not the one '{dealer}' dealt to it")
         return dict(zip(dealers, unmasking.shares, strict=True))
+
+    def _dealers_of(self, holder: str) -> tuple[str, ...]:
+        """Whose shares a partner holds: the graph is symmetric."""
+        return tuple(name for name in self._graph.holders(holder) if name in self._shares)
+
+    def is_enough(self, senders: Collection[str]) -> bool:
+        """Whether the unmasking messages of these senders reconstruct every mask that remains in the sum."""
+        return not self._beyond_reach(senders)
+
+    def _beyond_reach(self, senders: Collection[str]) -> tuple[str, ...]:
+        return tuple(
+            dealer
+            for dealer in self._shares
+            if sum(holder in senders for holder in self._graph.holders(dealer)) < self._graph.threshold
+        )
 
     def unmask(self, unmaskings: Mapping[str, Buffer]) -> SecureSum:
         """Reconstruct the masks that remain in the sum, remove them and decode.
@@ -288,6 +311,11 @@ class Confirmed:
         """
         attempt = self.attempt
         attempt.demand_enough(unmaskings, phase="unmasking")
+        if lost := self._beyond_reach(unmaskings):
+            raise TooFewPartners(
+                f"round {attempt.plan.round}: too few holders of the shares of {', '.join(lost)} answered; "
+                f"nothing was released"
+            )
         shares: dict[str, dict[int, bytes]] = {dealer: {} for dealer in attempt.in_order(self._shares)}
 
         def collect(sender: str) -> None:
@@ -299,17 +327,16 @@ class Confirmed:
         return unmask_sum(attempt, list(self._bodies.values()), streams, survivors=tuple(self._bodies))
 
     def _remaining_masks(self, shares: Mapping[str, Mapping[int, bytes]]) -> MaskStreams:
-        attempt = self.attempt
         added: list[bytes] = []
         subtracted: list[bytes] = []
 
         def remove(dealer: str) -> None:
-            seed = combine(shares[dealer], threshold=attempt.plan.threshold)
+            seed = combine(shares[dealer], threshold=self._graph.threshold)
             if dealer in self._bodies:
                 subtracted.append(self._self_mask(dealer, seed))
             else:
                 for peer, key in self._pair_masks(dealer, seed).items():
-                    peer_added = adds_pair_mask(attempt, me=peer, peer=dealer)
+                    peer_added = adds_pair_mask(self.attempt, me=peer, peer=dealer)
                     (subtracted if peer_added else added).append(key)
 
         collect_refusals(tuple(shares), remove)
@@ -328,10 +355,9 @@ class Confirmed:
         if pair is None or pair.public != self._adverts[dealer].mask_public:
             raise _ill_dealt(dealer, "mask key")
         keys = {}
-        for peer in mask_peers(dealer, among=attempt.in_order(self._shares)):
-            if peer in self._bodies:
-                public = self._adverts[peer].mask_public
-                keys[peer] = pair_mask_key(pair, public, attempt, self._transcript, me=dealer, peer=peer)
+        for peer in self._graph.peers(dealer, among=self._bodies):
+            public = self._adverts[peer].mask_public
+            keys[peer] = pair_mask_key(pair, public, attempt, self._transcript, me=dealer, peer=peer)
         return keys
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from typing_extensions import Buffer
 
-from data_contracts.errors import ProtocolError
+from data_contracts.errors import ProtocolError, UpdateMismatch
 from data_contracts.plan import RoundPlan
+from tasks.secure_aggregation.graph import Graph
 from tasks.secure_aggregation.keys import AttemptSecrets, seal, unseal
 from tasks.secure_aggregation.masking import MaskStreams
 from tasks.secure_aggregation.messages import (
@@ -31,15 +32,14 @@ from tasks.secure_aggregation.messages import (
 from tasks.secure_aggregation.protocol import (
     Attempt,
     Identities,
+    Once,
     adds_pair_mask,
     commit_self_seed,
     commit_share,
-    mask_peers,
     pair_mask_key,
     seal_key,
     seal_place,
     self_mask_key,
-    share_holders,
     transcript_of_adverts,
     transcript_of_shares,
 )
@@ -122,23 +122,24 @@ class Advertised(_Phase):
         attempt.demand_enough(adverts, phase="advert")
         parsed = parse_adverts(attempt, adverts)
         transcript = transcript_of_adverts(attempt, adverts)
-        holders = share_holders(self.me, among=attempt.in_order(adverts))
-        dealt = self._deal(parsed, holders, transcript)
+        graph = attempt.graph(adverts, transcript=transcript)
+        dealt = self._deal(parsed, graph, transcript)
         payload = Shares(
             transcript=transcript,
             self_seed_commitment=commit_self_seed(self._secrets.self_seed, attempt, dealer=self.me),
             dealt=dealt,
         ).pack()
         message = sign(payload, attempt, kind=Kind.SHARES, sender=self.me, signer=self.signer)
-        return Shared(attempt, self.me, self.signer, self._secrets, parsed, transcript, message), message
+        return Shared(
+            attempt, self.me, self.signer, self._secrets, parsed, transcript, graph, message
+        ), message
 
-    def _deal(
-        self, adverts: Mapping[str, Advert], holders: tuple[str, ...], transcript: bytes
-    ) -> tuple[Dealt, ...]:
+    def _deal(self, adverts: Mapping[str, Advert], graph: Graph, transcript: bytes) -> tuple[Dealt, ...]:
         attempt, secrets, me = self.attempt, self._secrets, self.me
+        holders = graph.holders(me)
         points = [attempt.point(holder) for holder in holders]
         self_key, mask_key = secrets.polynomial_keys
-        t = attempt.plan.threshold
+        t = graph.threshold
         self_shares = split(secrets.self_seed, threshold=t, points=points, polynomial_key=self_key)
         mask_shares = split(secrets.mask_seed, threshold=t, points=points, polynomial_key=mask_key)
         dealt = []
@@ -167,7 +168,9 @@ class Shared(_Phase):
     _secrets: AttemptSecrets = field(repr=False)
     _adverts: Mapping[str, Advert] = field(repr=False)
     _transcript: bytes = field(repr=False)
+    _graph: Graph = field(repr=False)
     _message: bytes = field(repr=False)
+    _masked: Once = field(default_factory=Once, repr=False)
 
     def mask(
         self, shares: Mapping[str, Buffer], contribution: Contribution, *, rounding_key: bytes
@@ -187,6 +190,7 @@ class Shared(_Phase):
             TooFewPartners: If fewer than the threshold dealt shares.
             ProtocolError: If a message does not verify, or a share is not what its dealer committed to.
             AgreementViolation: If the contribution does not fit the plan's lanes or is not finite.
+            UpdateMismatch: If another contribution was masked before.
         """
         attempt = self.attempt
         self._demand_unchanged(shares, self._message, phase="shares")
@@ -199,19 +203,25 @@ class Shared(_Phase):
         body, digest = mask_contribution(
             attempt, contribution, streams, me=self.me, rounding_key=rounding_key
         )
+        if not self._masked.settle(digest):
+            raise UpdateMismatch(
+                f"'{self.me}' has masked another vector in round {attempt.plan.round}, attempt {attempt.plan.attempt}; two "
+                f"under the same masks would reveal their difference, so the second was not sent",
+                advice="an attempt has one input: start a new attempt for a new one",
+            )
         payload = MaskedHeader(transcript=transcript, body_sha256=digest).pack()
         header = sign(payload, attempt, kind=Kind.MASKED, sender=self.me, signer=self.signer)
-        state = Masked(attempt, self.me, self.signer, transcript, dealers, held)
+        state = Masked(attempt, self.me, self.signer, transcript, self._graph, dealers, held)
         return state, [memoryview(header), body]
 
     def _open_shares(
         self, shares: Mapping[str, Buffer], dealers: tuple[str, ...]
     ) -> dict[str, tuple[bytes, bytes]]:
-        attempt, everybody = self.attempt, self.attempt.in_order(self._adverts)
+        attempt, graph = self.attempt, self._graph
         held: dict[str, tuple[bytes, bytes]] = {}
 
         def open_one(dealer: str) -> None:
-            holders = share_holders(dealer, among=everybody)
+            holders = graph.holders(dealer)
             message = Shares.parse(
                 shares[dealer],
                 attempt,
@@ -220,7 +230,9 @@ class Shared(_Phase):
                 n_holders=len(holders),
             )
             if self.me in holders:
-                held[dealer] = self._unseal(message.dealt[holders.index(self.me)], dealer)
+                held[dealer] = self._unseal(
+                    message.dealt[graph.share_number(dealer=dealer, holder=self.me)], dealer
+                )
 
         collect_refusals(dealers, open_one)
         return held
@@ -244,7 +256,7 @@ class Shared(_Phase):
         attempt, me = self.attempt, self.me
         added = [self_mask_key(self._secrets.self_seed, attempt, transcript, name=me)]
         subtracted: list[bytes] = []
-        for peer in mask_peers(me, among=dealers):
+        for peer in self._graph.peers(me, among=dealers):
             public = self._adverts[peer].mask_public
             key = pair_mask_key(self._secrets.mask, public, attempt, transcript, me=me, peer=peer)
             (added if adds_pair_mask(attempt, me=me, peer=peer) else subtracted).append(key)
@@ -256,9 +268,10 @@ class Masked(_Phase):
     """Phase 3 done: the vector is masked; of all secrets only the others' shares are kept."""
 
     _transcript: bytes = field(repr=False)
+    _graph: Graph = field(repr=False)
     _dealers: tuple[str, ...]
     _held: Mapping[str, tuple[bytes, bytes]] = field(repr=False)
-    _decided: list[bytes] = field(default_factory=list, repr=False)
+    _decided: Once = field(default_factory=Once, repr=False)
 
     def confirm(self, survivors: Sequence[str]) -> tuple["Confirmed", bytes]:
         """Sign the one set of survivors that this partner will help to unmask.
@@ -270,7 +283,7 @@ class Masked(_Phase):
             The next state, and the confirmation to send.
 
         Raises:
-            TooFewPartners: If the survivors are fewer than the threshold.
+            TooFewPartners: If the survivors, or a survivor's surviving neighbours, are fewer than the threshold.
             ProtocolError: If they are not a subset of those that dealt shares, this partner is not among them, or
                 this partner has confirmed another set in this attempt.
         """
@@ -280,12 +293,12 @@ class Masked(_Phase):
         attempt.demand_subset(survivors, self._dealers, phase="survivors")
         self._demand_me(survivors, phase="survivors")
         attempt.demand_enough(survivors, phase="survivors")
+        attempt.demand_connected(self._graph, survivors)
         bitmap = attempt.bitmap(survivors)
-        if self._decided not in ([], [bitmap]):
+        if not self._decided.settle(bitmap):
             raise ProtocolError(
                 f"a second set of survivors was shown in round {attempt.plan.round}; only the first is ever unmasked"
             )
-        self._decided[:] = [bitmap]
         payload = Confirmation(transcript=self._transcript, survivors=bitmap).pack()
         message = sign(payload, attempt, kind=Kind.CONFIRMATION, sender=self.me, signer=self.signer)
         state = Confirmed(

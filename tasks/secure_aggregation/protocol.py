@@ -14,6 +14,7 @@ from typing_extensions import Buffer
 
 from data_contracts.errors import AgreementViolation, ProtocolError, TooFewPartners
 from data_contracts.plan import RoundPlan
+from tasks.secure_aggregation.graph import Graph, draw_graph
 from tasks.secure_aggregation.keys import DOMAIN, KEY_BYTES, KeyPair, commitment, derive
 from tasks.secure_aggregation.masking import Layout
 from tasks.secure_aggregation.quantization import LaneCode
@@ -106,6 +107,17 @@ class Attempt:
         """Size of a bitmap."""
         return (len(self.plan.cohort) + 7) // 8
 
+    @property
+    def n_corrupt(self) -> int:
+        """Most partners that may collude with the coordinator: 2 * threshold > cohort + colluding."""
+        return 2 * self.plan.threshold - len(self.plan.cohort) - 1
+
+    def graph(self, names: Collection[str], *, transcript: bytes) -> Graph:
+        """The neighbour graph over those that advertised, drawn from their adverts' transcript."""
+        return draw_graph(
+            names, transcript=transcript, n_corrupt=self.n_corrupt, threshold=self.plan.threshold
+        )
+
     def demand_enough(self, names: Collection[str], *, phase: str) -> None:
         """Check a phase's set against the threshold.
 
@@ -119,6 +131,18 @@ class Attempt:
                 f"phase '{phase}', {self.plan.threshold} are needed; missing: {absent}; nothing was released"
             )
 
+    def demand_connected(self, graph: Graph, survivors: Collection[str]) -> None:
+        """Check that the survivors' graph allows one sum only, the sum of all.
+
+        Raises:
+            TooFewPartners: If a survivor lost too many neighbours.
+        """
+        if alone := graph.isolated(survivors):
+            raise TooFewPartners(
+                f"round {self.plan.round}, attempt {self.plan.attempt}: too few neighbours of {', '.join(alone)} survived "
+                f"for one connected sum; nothing was released"
+            )
+
     def demand_subset(self, names: Iterable[str], allowed: Collection[str], *, phase: str) -> None:
         """Check that a phase's set lies within the phase's before.
 
@@ -130,21 +154,6 @@ class Attempt:
             raise ProtocolError(
                 f"phase '{phase}' of round {self.plan.round} counts {', '.join(extra)}, absent from the phase before"
             )
-
-
-def share_holders(name: str, *, among: tuple[str, ...]) -> tuple[str, ...]:
-    """Who holds shares of a partner's secrets: all that advertised, itself included (the complete graph).
-
-    A sparser neighbour graph for hundreds of partners replaces this function and :func:`mask_peers` and nothing
-    else; it must be drawn from the adverts' transcript.
-    """
-    del name
-    return among
-
-
-def mask_peers(name: str, *, among: tuple[str, ...]) -> tuple[str, ...]:
-    """With whom a partner has a pairwise mask: all others that dealt shares (the complete graph)."""
-    return tuple(other for other in among if other != name)
 
 
 def transcript_of_adverts(attempt: Attempt, adverts: Messages) -> bytes:
@@ -163,6 +172,22 @@ def _chain(attempt: Attempt, label: str, before: bytes, messages: Messages) -> b
         hasher.update(attempt.position(name).to_bytes(2, "big"))
         hasher.update(hashlib.sha256(messages[name]).digest())
     return hasher.digest()
+
+
+class Once:
+    """A decision that an attempt takes once; the same again is no other decision.
+
+    It guards one process; what must outlast a restart is pinned by the caller.
+    """
+
+    def __init__(self) -> None:
+        self._decided: bytes | None = None
+
+    def settle(self, value: bytes) -> bool:
+        """Whether ``value`` is the first or the same as the first."""
+        if self._decided is None:
+            self._decided = value
+        return self._decided == value
 
 
 def seal_place(attempt: Attempt, transcript: bytes, *, dealer: str, holder: str) -> bytes:

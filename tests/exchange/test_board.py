@@ -31,7 +31,8 @@ def boards(tmp_path):
     names = ("coordinator", "partner-a", "partner-b", "partner-c")
     identities = {name: Identity(name, bytes([i + 1]) * 32) for i, name in enumerate(names)}
     roster = Roster(
-        coordinator="coordinator", keys={name: one.public_key.hex() for name, one in identities.items()}
+        coordinator="coordinator",
+        public_keys={name: one.public_key.hex() for name, one in identities.items()},
     )
     mailbox = DirectoryMailbox(tmp_path / "mailbox")
     return {

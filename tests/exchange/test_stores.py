@@ -80,7 +80,10 @@ def test_a_roster_with_one_key_for_two_parties_is_refused():
     key = Identity("a", b"\x01" * 32).public_key.hex()
 
     with pytest.raises(ValueError, match="same key"):
-        Roster(coordinator="a", keys={"a": key, "b": key, "c": Identity("c", b"\x02" * 32).public_key.hex()})
+        Roster(
+            coordinator="a",
+            public_keys={"a": key, "b": key, "c": Identity("c", b"\x02" * 32).public_key.hex()},
+        )
 
 
 def test_a_signature_follows_rfc_8032():

@@ -53,7 +53,8 @@ def make_consortium(tmp_path):
         names = ["coordinator", *(f"partner-{chr(97 + i)}" for i in range(n_partners))]
         identities = {name: Identity(name, bytes([i + 1]) * 32) for i, name in enumerate(names)}
         roster = Roster(
-            coordinator="coordinator", keys={name: one.public_key.hex() for name, one in identities.items()}
+            coordinator="coordinator",
+            public_keys={name: one.public_key.hex() for name, one in identities.items()},
         )
         mailbox = DirectoryMailbox(tmp_path / "mailbox")
         boards = {

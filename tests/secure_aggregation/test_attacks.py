@@ -380,6 +380,21 @@ def test_a_late_masked_vector_stays_masked_although_its_pair_masks_are_known():
     assert np.count_nonzero(late) > 31_990
 
 
+def test_a_retry_with_another_input_is_refused_and_with_the_same_repeats(five):
+    """Two vectors under the same masks would reveal their difference."""
+    shares = five.shares(five.adverts(), five.names)
+    state = five.states["p000"]
+    _, first = state.mask(shares, five.contributions["p000"], rounding_key=secret("r"))
+    _, again = state.mask(shares, five.contributions["p000"], rounding_key=secret("r"))
+    assert b"".join(first) == b"".join(again)
+    other = {"count": five.contributions["p000"]["count"] + 1}
+    with pytest.raises(UpdateMismatch, match="'p000' has masked another vector"):
+        state.mask(shares, other, rounding_key=secret("r"))
+    fewer = {name: shares[name] for name in five.names[:4]}
+    with pytest.raises(UpdateMismatch, match="'p000' has masked another vector"):
+        state.mask(fewer, five.contributions["p000"], rounding_key=secret("r"))
+
+
 # ---------------------------------------------------------------- malformed bytes
 
 KINDS = ("advert", "shares", "masked", "confirmation", "unmasking")
@@ -415,6 +430,25 @@ def test_every_single_byte_mutation_is_refused_and_names_the_sender(honest, kind
     for at in range(len(message)):
         with pytest.raises(ProtocolError, match="'p001'"):
             check("p001", flip(message, at, at % 8))
+
+
+@pytest.mark.parametrize("kind", ["advert", "shares", "confirmation"])
+def test_every_single_byte_mutation_is_refused_by_a_partner_that_is_shown_it(kind):
+    c = Consortium(3, 3, (Lane(name="count", length=2, ring_bits=16, value_bits=8),))
+    adverts = c.adverts()
+    step, shown = c.states["p000"].share, adverts
+    if kind != "advert":
+        shares = c.shares(adverts, c.names)
+        state, shown = c.states["p000"], shares
+        step = lambda seen: state.mask(seen, c.contributions["p000"], rounding_key=secret("r"))  # noqa: E731
+    if kind == "confirmation":
+        c.masked(shares, c.names)
+        shown = c.confirmations(c.names, c.names)
+        step = c.states["p000"].unmask
+    step(shown)
+    for at in range(0, len(shown["p001"]), 2):
+        with pytest.raises(ProtocolError, match="'p001'"):
+            step({**shown, "p001": flip(shown["p001"], at, at % 8)})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -107,6 +107,23 @@ def test_sum_is_exact_at_any_ring_size_and_dropout(case):
     assert_exact(consortium, total, set(consortium.names) - set(chain(*gone[:3])))
 
 
+@given(
+    st.sampled_from([16, 32, 64]),
+    st.integers(20, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 1, 999, 10**6]),
+)
+@settings(max_examples=6, deadline=None)
+def test_sum_is_exact_for_forty_partners_and_a_million_numbers(ring, n, seed, length):
+    bits = {16: 10, 32: 26, 64: 53}[ring]
+    length = min(length, 10**6 // n)
+    lanes = (Lane(name="real", length=length, ring_bits=ring, value_bits=bits, clip=0.1), COUNT)
+    consortium = Consortium(n, n // 2 + 1, lanes, seed=seed)
+    leavers = [set(consortium.names[i::11]) for i in range(5)]
+    total = consortium.run(*leavers)
+    assert_exact(consortium, total, set(consortium.names) - leavers[0] - leavers[1] - leavers[2])
+
+
 def test_sum_of_reals_is_the_plain_sum_within_one_step_each():
     consortium = Consortium(6, 5, (UPDATE, WIDE, COUNT))
     total = consortium.run()

@@ -1,0 +1,141 @@
+"""``motet run``: a whole consortium on this machine, to registered models.
+
+Why: the one obvious command. Runs: on one machine. Source: own.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_contracts.errors import MotetError, SettingsError
+from flows.cli.tables import print_table
+from flows.run_directory import RunDirectory, open_or_create_run
+from flows.services import prefect_server
+from flows.settings import RunSettings, settings_from
+
+ARMS = ("single", "federated", "pooled")
+DRAIN_SECONDS = 30.0
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a consortium, or resume one that was interrupted."""
+    _log_to_terminal(verbose=arguments.verbose)
+    settings = _settings(arguments)
+    found = open_or_create_run(
+        arguments.home, settings=settings, run_id=arguments.run_id, fresh=arguments.fresh
+    )
+    if found.result is None:
+        _say(f"run {found.run_id} in {found.path}")
+        with prefect_server(found.home) as server:
+            os.environ.update(server.environment)
+            _perform(found, verbose=arguments.verbose)
+    else:
+        _say(f"run {found.run_id} is finished already; this is its result")
+    return _report(found)
+
+
+def _settings(arguments: argparse.Namespace) -> RunSettings:
+    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    if arguments.activities or arguments.structures:
+        given["data"] = _import_own_files(arguments)
+    elif given["data"] is not None:
+        given["data"] = str(Path(str(given["data"])).resolve())
+    if given["data"] is not None:
+        from tasks.simulation.datasets import open_dataset
+
+        given["partners"] = len(open_dataset(Path(str(given["data"]))).partners)
+    return settings_from(given)
+
+
+def _import_own_files(arguments: argparse.Namespace) -> str:
+    from flows.cli.importing import own_files
+
+    if not (arguments.activities and arguments.structures):
+        raise SettingsError("--activities and --structures belong together; give both")
+    return str(own_files(arguments).path.resolve())
+
+
+def _perform(found: RunDirectory, *, verbose: bool) -> None:
+    """Run the flow; Prefect is imported only now, when its environment stands."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    from flows.consortium import consortium
+
+    try:
+        asyncio.run(consortium(run_id=found.run_id, settings=found.settings, home=str(found.home)))
+    except BaseExceptionGroup as group:
+        raise _first_of_ours(group) from None
+    finally:
+        _tell_prefect_all()
+
+
+def _tell_prefect_all() -> None:
+    """Hand the last states and log lines to the Prefect server, which may stop with this command."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
+    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
+
+
+def _first_of_ours(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """When several parties fail together, the first named error tells the cause."""
+    ours = group.subgroup(MotetError)
+    error: BaseException = ours or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _log_to_terminal(*, verbose: bool) -> None:
+    logger = logging.getLogger("motet")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _report(found: RunDirectory) -> dict[str, Any]:
+    """Show each partner's own figures. On one machine one person holds all of them; no other site ever does."""
+    result = found.result
+    assert result is not None  # noqa: S101 - the flow ended
+    partners = {
+        path.parent.parent.name: json.loads(path.read_bytes())
+        for path in sorted(found.path.glob("partners/*/results/uplift.json"))
+    }
+    arms = [arm for arm in ARMS if all(arm in p["metrics"]["auprc"]["arms"] for p in partners.values())]
+    columns = [
+        "partner",
+        "endpoints",
+        *(f"{m} {arm}" for m in ("AUROC", "AUPRC") for arm in arms),
+        "uplift AUPRC",
+        "RIPtoP",
+    ]
+    rows = [
+        [
+            name,
+            uplift["n_endpoints"],
+            *(uplift["metrics"][m]["arms"][arm]["value"] for m in ("auroc", "auprc") for arm in arms),
+            uplift["metrics"]["auprc"]["uplift"]["value"],
+            f"{100 * uplift['metrics']['auprc']['riptop']['value']:+.1f} %",
+        ]
+        for name, uplift in partners.items()
+    ]
+    if result["data"]["simulated_assays"]:
+        print("Simulated assays on real molecules: these figures say nothing about any drug.")
+    print_table(columns, rows)
+    print()
+    for who, uri in result["models"].items():
+        print(f"{who:<12} registered {uri}")
+    print(f"\npictures and tables: {found.path}")
+    print("look closer:         motet up     (Prefect and MLflow in the browser)")
+    return {**result, "partners": partners, "directory": str(found.path)}

@@ -1,0 +1,54 @@
+"""Prefect task of model registration: the consortium's trunk, or a partner's full model in its own registry.
+
+Why: registering the same weights again finds the same version, so Prefect keeps no result.
+Runs: on the coordinator, or on a partner. Source: own.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.local_training.parameters import read_parameters
+from tasks.model_registration.bundle import DataOrigin, Validation, write_bundle
+from tasks.model_registration.registration import RegisteredVersion, register
+from tasks.tracking.runs import TrackedRun
+
+
+@task(
+    name="model-registration",
+    task_run_name="{who}/model-registration",
+    tags=["stage:model-registration"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def model_registration(
+    who: str,
+    *,
+    tracked: TrackedRun,
+    run_id: str,
+    name: str,
+    trunk: Path,
+    head: Path | None,
+    endpoints: Sequence[str],
+    data: DataOrigin,
+    validation: Validation | None,
+    bundle: Path,
+) -> RegisteredVersion:
+    """Bundle a trunk (and a partner's head), register it, and point the aliases."""
+    del who
+    await asyncio.to_thread(
+        write_bundle,
+        bundle,
+        run_id=run_id,
+        trunk=read_parameters(trunk),
+        head=read_parameters(head) if head else None,
+        endpoints=endpoints,
+        data=data,
+        validation=validation,
+    )
+    return await asyncio.to_thread(
+        register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic
+    )

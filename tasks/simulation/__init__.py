@@ -1,0 +1,1 @@
+"""Simulated companies: real molecules, simulated assays, and public tables split into companies."""
