@@ -43,12 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(commands, shared)
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
-    for name, text in (
-        ("up", "start Prefect, MLflow and the scheduled deployment on this machine"),
-        ("down", "stop what `motet up` started"),
-        ("status", "say what runs, and where to look"),
-    ):
-        _add(commands, shared, name, text, handler=f"flows.cli.services:{name}", example=f"motet {name}")
+    _add_services(commands, shared)
     _add(
         commands,
         shared,
@@ -77,6 +72,24 @@ def _add(
     )
     command.set_defaults(handler=handler)
     return command
+
+
+def _add_services(commands: Any, shared: argparse.ArgumentParser) -> None:
+    for name, text in (
+        ("up", "start Prefect, MLflow and the scheduled deployment on this machine"),
+        ("down", "stop what `motet up` started"),
+        ("status", "say what runs, and where to look"),
+    ):
+        service = _add(
+            commands, shared, name, text, handler=f"flows.cli.services:{name}", example=f"motet {name}"
+        )
+        if name == "up":
+            service.add_argument(
+                "--prefect-port", type=int, default=4200, help="Prefect's port (default: 4200)"
+            )
+            service.add_argument(
+                "--mlflow-port", type=int, default=5000, help="MLflow's port (default: 5000)"
+            )
 
 
 def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -139,6 +152,9 @@ def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
     wide.add_argument("--partners", type=int, default=4, help="number of simulated companies (default: 4)")
     wide.add_argument("--seed", type=int, default=0, help="public seed of the split (default: 0)")
     wide.add_argument("--name", help="name of the dataset (default: from the file)")
+    wide.add_argument(
+        "--unit", default="p", help="unit of the numbers: p (-log10 M, default), M, mM, uM, nM or pM"
+    )
 
 
 def _add_predict(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -152,8 +168,11 @@ def _add_predict(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     predict.add_argument("model", help="NAME, NAME@ALIAS, NAME/VERSION, or the directory of a model")
     predict.add_argument("smiles", nargs="*", help="structures; quote them")
-    predict.add_argument("--input", type=Path, help="a file with one SMILES per line")
+    predict.add_argument(
+        "--input", type=Path, help="a file with one SMILES per line, or - for standard input"
+    )
     predict.add_argument("--endpoint", action="append", help="only this endpoint; may be repeated")
+    predict.add_argument("--output", type=Path, help="write the table to a .csv or .parquet file")
 
 
 def _add_contracts(commands: Any, shared: argparse.ArgumentParser) -> None:
