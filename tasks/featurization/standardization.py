@@ -108,7 +108,7 @@ class Standardizer:
             Chem.SanitizeMol(mol)  # an aromatic anion, now neutral, is aromatic no longer
             self._normalizer.normalizeInPlace(mol)
             self._reionizer.reionizeInPlace(mol)
-        return charged or mol.GetNumAtoms() != n_atoms
+        return bool(charged or mol.GetNumAtoms() != n_atoms)
 
 
 def _unmarked(mol: Any) -> Any:

@@ -15,16 +15,16 @@ from tasks.featurization.standardization import Standardizer
 from tasks.featurization.worker import REQUEST, encode_frame, featurize
 from tests.featurization.partner import SECRET, SMALL_QUORUMS, random_partner
 
-UNPARSEABLE = "C1CCZ9CANARYQQ"
+UNPARSABLE = "C1CCZ9CANARYQQ"
 UNKEKULIZABLE = "c1ccnc1CCPCCSCCNCCOCCF"  # RDKit's message quotes atoms, its log the reason
 PENTAVALENT = "CC(C)(C)(C)(C)CCPCCSCCNCCOCCF"
-CANARIES = (UNPARSEABLE, UNKEKULIZABLE, PENTAVALENT, "CANARYNAME", "8.765432101", SECRET.hex())
+CANARIES = (UNPARSABLE, UNKEKULIZABLE, PENTAVALENT, "CANARYNAME", "8.765432101", SECRET.hex())
 
 
 @pytest.fixture
 def partner():
     found = random_partner(seed=9, n_structures=20)
-    bad = (UNPARSEABLE, UNKEKULIZABLE, PENTAVALENT)
+    bad = (UNPARSABLE, UNKEKULIZABLE, PENTAVALENT)
     found.structures += [(f"CANARYNAME-{number}", smiles) for number, smiles in enumerate(bad)]
     found.activities += [(f"CANARYNAME-{number}", "potency", "=", 8.765432101, "p") for number in range(3)]
     return found
@@ -36,11 +36,11 @@ def found_in(text):
 
 def test_rdkit_would_have_said_it(capfd):
     # The control: without our care the structure is on standard error.
-    assert Chem.MolFromSmiles(UNPARSEABLE) is None
-    assert UNPARSEABLE in capfd.readouterr().err
+    assert Chem.MolFromSmiles(UNPARSABLE) is None
+    assert UNPARSABLE in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("smiles", [UNPARSEABLE, UNKEKULIZABLE, PENTAVALENT, "C" * 5000 + "(", "(" * 4999])
+@pytest.mark.parametrize("smiles", [UNPARSABLE, UNKEKULIZABLE, PENTAVALENT, "C" * 5000 + "(", "(" * 4999])
 def test_a_structure_that_fails_is_not_printed(smiles, capfd):
     assert Standardizer().parent(smiles).reason in {"parse", "failed"}
     assert capfd.readouterr() == ("", "")
@@ -54,7 +54,7 @@ sys.argv = ["worker", str(os.getppid())]
 from tasks.featurization.worker import main
 sys.exit(main())
 """
-    smiles = [UNPARSEABLE, UNKEKULIZABLE, PENTAVALENT]
+    smiles = [UNPARSABLE, UNKEKULIZABLE, PENTAVALENT]
     request = encode_frame(pa.record_batch([pa.array(smiles)], schema=REQUEST))
     done = subprocess.run([sys.executable, "-c", program], input=request, capture_output=True, check=True)
     assert done.stderr == b""

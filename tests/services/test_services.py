@@ -68,14 +68,17 @@ def test_servers_listen_on_loopback_only(urls):
     listening = Path("/proc/net/tcp").read_text().splitlines()[1:]
     for url in (urls["prefect"], urls["mlflow"]):
         port = f"{int(url.rsplit(':', 1)[1]):04X}"
-        addresses = {line.split()[1].split(":")[0] for line in listening if line.split()[1].endswith(f":{port}")}
+        addresses = {
+            line.split()[1].split(":")[0] for line in listening if line.split()[1].endswith(f":{port}")
+        }
         assert "0100007F" in addresses
         assert "00000000" not in addresses
 
 
 def test_mlflow_refuses_a_foreign_host_name(urls):
     request = urllib.request.Request(
-        f"{urls['mlflow']}/ajax-api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": "evil.example"}
+        f"{urls['mlflow']}/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+        headers={"Host": "evil.example"},
     )
     with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request, timeout=20):
         pass
