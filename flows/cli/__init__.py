@@ -5,16 +5,19 @@ Runs: anywhere. Source: own.
 """
 
 import errno
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from data_contracts.errors import MotetError
 from flows.cli.parser import build_parser, load_handler
 
+OUR_PACKAGES = ("flows", "tasks", "data_contracts", "deployments")
 EXIT_INTERRUPTED = 130
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_SYSTEM = 74  # EX_IOERR
+EXIT_INSTALLATION = 78  # EX_CONFIG
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +29,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, or that of the error's branch.
     """
+    foreign = foreign_package()
+    if foreign is not None:
+        return _refuse(
+            "--json" in (sys.argv if argv is None else argv),
+            "ForeignPackage",
+            f"Python takes the package '{foreign}' from elsewhere than motet's own, which lies in '{_root()}'",
+            "install motet into an environment of its own, and run it where no file has the name of its packages",
+            EXIT_INSTALLATION,
+        )
+    return _run(argv)
+
+
+def foreign_package() -> str | None:
+    """Name the first of our packages that Python would take from elsewhere; their names are generic.
+
+    Nothing is imported for it, so nothing foreign runs.
+    """
+    for name in OUR_PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent != _root() / name:
+            return name
+    return None
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from data_contracts.errors import MotetError
+
     arguments = build_parser().parse_args(argv)
     try:
         outcome = load_handler(arguments)(arguments)
