@@ -18,12 +18,15 @@ import pyarrow.compute as pc
 
 from data_contracts import rules
 from data_contracts.columns import Bools, TextWords, bools, numbers, text_bytes, valid_rows
+from data_contracts.encoded import ByDictionary, is_encoded, on_plain
 from data_contracts.keys import KnownKeys, SeenKeys
 
 Mask = Bools | None
 Check = Callable[[Any], Mask]
 FIRST_PRINTABLE = 0x20
 DELETE = 0x7F
+BY_DICTIONARY = (rules.OneOf, rules.Matches, rules.LengthBetween, rules.NoControlCharacters, rules.KnownIn)
+INDIFFERENT = (rules.Required, rules.RequiredWhen, rules.Between, rules.BetweenWhen, rules.Finite)
 CONTROL_CHARACTERS = r"[\x00-\x1f\x7f]"
 WORD_BYTES = 8
 
@@ -41,23 +44,27 @@ def checks_for(
         Pairs of rule and check, to be called with every batch in order (some keep state between batches),
         and the rules that stay unchecked because their foreign key was not given.
     """
-    pairs: list[tuple[rules.Rule, Check]] = []
-    unchecked: list[rules.Rule] = []
-    for rule in all_rules:
-        if isinstance(rule, rules.KnownIn) and rule.column not in known_keys:
-            unchecked.append(rule)
-        elif isinstance(rule, rules.KnownIn):
-            known = KnownKeys(known_keys[rule.column])
-            pairs.append((rule, partial(_unknown, known, rule.column)))
-        elif isinstance(rule, rules.Unique):
-            pairs.append((rule, partial(_repeated, SeenKeys(), rule.columns)))
-        elif isinstance(rule, rules.RowNumber):
-            pairs.append((rule, _RowNumbers(rule.column)))
-        elif isinstance(rule, rules.StrictlyIncreasing):
-            pairs.append((rule, _Order(rule.columns)))
-        else:
-            pairs.append((rule, partial(failing, rule)))
+    unchecked = [r for r in all_rules if isinstance(r, rules.KnownIn) and r.column not in known_keys]
+    pairs = [(rule, _prepared(rule, known_keys=known_keys)) for rule in all_rules if rule not in unchecked]
     return pairs, tuple(unchecked)
+
+
+def _prepared(rule: rules.Rule, *, known_keys: Mapping[str, Any]) -> Check:
+    """Prepare the check of one rule; it takes plain and dictionary-encoded text."""
+    check: Check
+    if isinstance(rule, rules.KnownIn):
+        check = partial(_unknown, KnownKeys(known_keys[rule.column]), rule.column)
+    elif isinstance(rule, rules.Unique):
+        check = partial(_repeated, SeenKeys(), rule.columns)
+    elif isinstance(rule, rules.RowNumber):
+        check = _RowNumbers(rule.column)
+    elif isinstance(rule, rules.StrictlyIncreasing):
+        check = _Order(rule.columns)
+    else:
+        check = partial(failing, rule)
+    if isinstance(rule, BY_DICTIONARY):
+        return ByDictionary(check, rule.column)
+    return check if isinstance(rule, INDIFFERENT) else on_plain(check, rule.columns)
 
 
 def _if_any(mask: Bools, *, array: Any) -> Mask:
@@ -131,6 +138,8 @@ def _(rule: rules.BetweenWhen, batch: Any) -> Mask:
     outside = ~_inside(numbers(array), rule.minimum, rule.maximum)
     if not outside.any():
         return None
+    if is_encoded(condition):
+        condition = pc.cast(condition, pa.string())
     return _if_any(outside & _text_among(condition, rule.among) & valid_rows(condition), array=array)
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from data_contracts.columns import Bools, bools, numbers, valid_rows
 from data_contracts.contract import Contract, Field
+from data_contracts.encoded import decoded, is_encoded
 from data_contracts.violations import attempt, refusal
 
 NUMBER_TEXT = r"\A[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\z"
@@ -24,7 +25,7 @@ class Conformed:
     """A batch in the contract's types.
 
     Attributes:
-        batch: ``pa.RecordBatch`` with the contract's schema.
+        batch: ``pa.RecordBatch`` with the contract's schema, but that text may be dictionary-encoded.
         unreadable: Column -> True (n,) where text is not a number; the batch holds null there.
     """
 
@@ -93,7 +94,13 @@ def check_names(names: list[str], contract: Contract, *, source: str) -> None:
 
 
 def conform(batch: Any, contract: Contract, *, source: str) -> Conformed:
-    """Bring a batch to the contract's schema.
+    """Bring a batch to the contract's schema, all columns plain; see ``conform_encoded``."""
+    conformed = conform_encoded(batch, contract, source=source)
+    return Conformed(decoded(conformed.batch), conformed.unreadable)
+
+
+def conform_encoded(batch: Any, contract: Contract, *, source: str) -> Conformed:
+    """Bring a batch to the contract's schema; dictionary-encoded text stays so.
 
     Args:
         batch: ``pa.RecordBatch`` that ``check_columns`` and ``validate(full=True)`` have accepted.
@@ -108,20 +115,32 @@ def conform(batch: Any, contract: Contract, *, source: str) -> Conformed:
     """
     if batch.schema.equals(contract.schema):
         return Conformed(batch.replace_schema_metadata(contract.schema.metadata))
-    arrays, unreadable = [], {}
-    for declared in contract.fields:
+    arrays, unreadable, schema = [], {}, contract.schema
+    for index, declared in enumerate(contract.fields):
         if declared.name not in batch.schema.names:
             arrays.append(pa.nulls(batch.num_rows, declared.arrow_type))
             continue
         array = batch.column(declared.name)
-        if pa.types.is_string(array.type) and declared.type == "float64":
+        if _stays_encoded(array, declared):
+            schema = schema.set(index, schema.field(index).with_type(array.type))
+        elif pa.types.is_string(array.type) and declared.type == "float64":
             array, bad = _parsed(array)
             if bad is not None:
                 unreadable[declared.name] = bad
         elif array.type != declared.arrow_type:
             array = _cast(array, declared, source=source)
         arrays.append(array)
-    return Conformed(pa.RecordBatch.from_arrays(arrays, schema=contract.schema), unreadable)
+    return Conformed(pa.RecordBatch.from_arrays(arrays, schema=schema), unreadable)
+
+
+def _stays_encoded(array: Any, declared: Field) -> bool:
+    """Whether a column is a dictionary whose texts can be judged in the place of its rows."""
+    return bool(
+        declared.type == "string"
+        and is_encoded(array)
+        and pa.types.is_string(array.type.value_type)
+        and not array.dictionary.null_count
+    )
 
 
 def type_name(found: Any) -> str:

@@ -16,14 +16,16 @@ import pyarrow as pa
 
 from data_contracts.checks import checks_for
 from data_contracts.columns import Bools
-from data_contracts.conforming import Conformed, check_columns, conform
+from data_contracts.conforming import Conformed, check_columns, conform_encoded
 from data_contracts.contract import Contract
+from data_contracts.encoded import decoded
 from data_contracts.quarantine import QuarantineFile, Reason
 from data_contracts.report import EXAMPLE_ROWS, Finding, ValidationReport
 from data_contracts.violations import attempt, refusal, source_name
 
 MAX_BAD_FRACTION = 0.5
 UNREADABLE = "type"
+Texts = Literal["plain", "encoded"]
 
 
 class Validation:
@@ -38,8 +40,10 @@ class Validation:
         max_bad_fraction: float,
         known_keys: Mapping[str, Any],
         source: str,
+        texts: Texts,
     ) -> None:
         """See ``validate_batches``."""
+        self._texts = texts
         self._contract = contract
         self._source = source
         self._quarantine_path = quarantine_path
@@ -87,7 +91,7 @@ class Validation:
                         file.add(reasons, first_row=self._read)
                 self._read += batch.num_rows
                 if good.num_rows:
-                    yield good
+                    yield good if self._texts == "encoded" else decoded(good)
             if file is not None:
                 file.close()
         finally:
@@ -144,7 +148,7 @@ class Judge:
         """Judge the next batch.
 
         Returns:
-            The batch in the contract's schema, and for each broken rule its column label, its kind and the mask.
+            The batch in the contract's schema (dictionary-encoded text stays so), and for each broken rule its column label, its kind and the mask.
 
         Raises:
             ContractViolation: The batch is structurally invalid or its columns do not fit.
@@ -159,7 +163,7 @@ class Judge:
         if self._schema is None or not batch.schema.equals(self._schema):
             check_columns(batch.schema, self._contract, source=self._source, text=self._text)
             self._schema = batch.schema
-        conformed = conform(batch, self._contract, source=self._source)
+        conformed = conform_encoded(batch, self._contract, source=self._source)
         reasons = self._reasons(conformed)
         for column, kind, mask in reasons:
             self._note((kind, column), mask)
@@ -203,6 +207,7 @@ def validate_batches(
     max_bad_fraction: float = MAX_BAD_FRACTION,
     known_keys: Mapping[str, Any] | None = None,
     source: str | None = None,
+    texts: Texts = "plain",
 ) -> Validation:
     """Validate a stream of batches and set bad rows aside.
 
@@ -216,6 +221,7 @@ def validate_batches(
         known_keys: For each foreign-key column the ``pa.Array`` of values it may hold. A foreign key that is not
             given here stays unchecked, and the report says so.
         source: Name for messages; by default the name of the file being read, else that of the contract.
+        texts: ``encoded`` passes dictionary-encoded text on as it came; ``plain`` decodes it.
 
     Returns:
         An iterator over the accepted batches; after the last one ``.report`` holds the counts.
@@ -232,6 +238,7 @@ def validate_batches(
         max_bad_fraction=max_bad_fraction,
         known_keys=known_keys or {},
         source=name,
+        texts=texts,
     )
 
 
@@ -262,4 +269,4 @@ def require_valid(batches: Iterable[Any], contract: Contract, *, source: str) ->
                 advice="an artefact of motet itself must be perfect: remove it and let the step write it again",
             )
         first_row += batch.num_rows
-        yield conformed
+        yield decoded(conformed)
