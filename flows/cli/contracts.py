@@ -1,6 +1,6 @@
 """``motet contracts``: what a partner's files must look like.
 
-Runs: anywhere. Source: own.
+Why: a data owner sees what is asked for before exporting anything. Runs: anywhere. Source: own.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """``motet runs``: what ran here, and how it ended.
 
-Runs: on one machine. Source: own.
+Why: a person finds a run, its model and its pictures again without knowing the directories. Runs: on one machine. Source: own.
 """
 
 import argparse

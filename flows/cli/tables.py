@@ -1,6 +1,6 @@
 """Plain tables for a terminal.
 
-Runs: anywhere. Source: own.
+Why: a terminal, a log and a paste into a mail show the same. Runs: anywhere. Source: own.
 """
 
 from collections.abc import Sequence

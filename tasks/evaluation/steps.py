@@ -1,6 +1,6 @@
 """Prefect task of a partner's own report.
 
-Runs: on the partner. Source: own.
+Why: the report is written in one go and always anew, so Prefect keeps no result. Runs: on the partner. Source: own.
 """
 
 import asyncio
