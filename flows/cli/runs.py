@@ -1,6 +1,7 @@
 """``motet runs``: what ran here, and how it ended.
 
-Why: a person finds a run, its model and its pictures again without knowing the directories. Runs: on one machine. Source: own.
+Why: a person finds a run, its model and its pictures again without knowing the directories.
+Runs: on one machine. Source: own.
 """
 
 import argparse

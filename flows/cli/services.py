@@ -1,6 +1,7 @@
 """``motet up``, ``motet down``, ``motet status``: Prefect, MLflow and the served deployment on this machine.
 
-Why: whoever wants to look closer needs both interfaces at once, and no orphan afterwards. Runs: on every site. Source: own.
+Why: whoever wants to look closer needs both interfaces at once, and no orphan afterwards.
+Runs: on every site. Source: own.
 """
 
 import argparse

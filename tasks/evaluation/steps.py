@@ -1,6 +1,7 @@
 """Prefect task of a partner's own report.
 
-Why: the report is written in one go and always anew, so Prefect keeps no result. Runs: on the partner. Source: own.
+Why: the report is written in one go and always anew, so Prefect keeps no result.
+Runs: on the partner. Source: own.
 """
 
 import asyncio
