@@ -34,7 +34,7 @@ from tasks.simulation.structure_groups import (
 )
 from tasks.simulation.substructures import N_BITS, N_PROPERTIES, physical_properties, substructure_bits
 
-RECIPE_VERSION = 1  # raise it when the same settings give other content
+RECIPE_VERSION = 2  # raise it when the same settings give other content
 
 
 class EmbeddedSettings(BaseModel):

@@ -31,7 +31,7 @@ from tasks.simulation.datasets import (
 )
 from tasks.simulation.structure_groups import group_structures
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 RECIPE_KEY = ".recipe_key"
 LICENCE_NOTE = "your own activities and structures; nothing is known about their terms"
 

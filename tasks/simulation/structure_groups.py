@@ -83,7 +83,8 @@ def structure_keys(mol: Mol | None) -> StructureKeys:
     if mol is None:
         return StructureKeys(UNREADABLE, UNREADABLE, UNREADABLE)
     exact = Chem.MolToSmiles(mol)
-    main = _main_fragment(mol, exact)
+    main = Chem.Mol(_main_fragment(mol, exact))
+    Chem.RemoveStereochemistry(main)  # rdkit's graph hashes keep the marks of stereocentres
     return StructureKeys(
         exact=exact,
         skeleton=rdMolHash.MolHash(main, rdMolHash.HashFunction.ElementGraph),

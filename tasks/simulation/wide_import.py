@@ -29,7 +29,7 @@ from tasks.simulation.datasets import (
 from tasks.simulation.structure_groups import group_structures
 from tasks.simulation.wide_tables import WideTable, read_wide_table
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 FEWEST_VALUES_OF_A_TARGET = 60
 BINARY_THRESHOLD = 0.5  # a 0/1 column: 1 is active
 P_SCALE_RANGE = (-3.0, 16.0)  # beyond it a number is no -log10 of a concentration in mol/l
