@@ -4,7 +4,7 @@ Why: a plan selects among locally installed algorithms by name and bounded numbe
 import path, a shell line or an address. Its digest keys every mask of the round. Runs: anywhere. Source: own.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,8 @@ MAX_LANE_LENGTH = 2**31
 PartyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{2,63}$")]
 Parameter = bool | int | float | str
+PairSecrets = Literal["x25519", "x25519+ml-kem-768"]
+HYBRID: Final = "x25519+ml-kem-768"
 
 
 class Lane(BaseModel):
@@ -42,7 +44,11 @@ class Lane(BaseModel):
 
 
 class RoundPlan(BaseModel):
-    """What is asked of the cohort in one attempt at one round."""
+    """What is asked of the cohort in one attempt at one round.
+
+    ``pair_secrets`` says what seals and pairwise masks rest on. ``opened_by`` says who reads the sum: the
+    coordinator, or only the partners (the coordinator then adds up without learning even the sum).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +62,8 @@ class RoundPlan(BaseModel):
     model_in: BlobReference | None = None
     parameters: dict[str, Parameter] = Field(default_factory=dict, max_length=64)
     deadline_seconds: float = Field(default=600.0, gt=0, le=7 * 86400)
+    pair_secrets: PairSecrets = HYBRID
+    opened_by: Literal["coordinator", "partners"] = "coordinator"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

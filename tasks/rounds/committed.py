@@ -12,6 +12,7 @@ from data_contracts.envelope import MAX_BODY_BYTES, Kind, Slot
 from data_contracts.errors import ProtocolError
 from data_contracts.plan import RoundPlan
 from tasks.exchange.board import Board, Message
+from tasks.rounds.releases import query_digest
 
 MAX_ATTEMPTS = 1000
 
@@ -53,13 +54,37 @@ def latest_plan(board: Board, round_number: int) -> tuple[int, RoundPlan | None]
         ProtocolError: If a plan is malformed, or is not what its signed head says.
     """
     for attempt in range(MAX_ATTEMPTS):
-        plan = _plan_at(board, round_number, attempt)
+        plan = plan_at(board, round_number, attempt)
         if plan is None or not is_abandoned(board, plan):
             return attempt, plan
     raise ProtocolError(f"round {round_number} was abandoned {MAX_ATTEMPTS} times; start a new run")
 
 
-def _plan_at(board: Board, round_number: int, attempt: int) -> RoundPlan | None:
+def summed_before(board: Board, plan: RoundPlan) -> list[tuple[str, ...]]:
+    """Whose vectors this run has summed, or was about to, in answer to the same question as a plan's.
+
+    Returns:
+        The survivors of every other attempt, of this round and those before, that got as far.
+    """
+    cohorts = []
+    for round_number in range(plan.round + 1):
+        for attempt in range(MAX_ATTEMPTS):
+            other = plan_at(board, round_number, attempt)
+            if other is None:
+                break
+            if other != plan and query_digest(other) == query_digest(plan):
+                closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=other)
+                if closed is not None:
+                    cohorts.append(named_senders(closed, allowed=other.cohort, threshold=other.threshold))
+    return cohorts
+
+
+def plan_at(board: Board, round_number: int, attempt: int) -> RoundPlan | None:
+    """Read the plan of one attempt; None if none was published.
+
+    Raises:
+        ProtocolError: If it is malformed, or is not what its signed head says.
+    """
     coordinator = board.roster.coordinator
     slot = Slot(board.run_id, round_number, attempt, Kind.PLAN, coordinator)
     message = board.read_slot(slot, plan_digest=None)

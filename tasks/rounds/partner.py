@@ -1,25 +1,32 @@
 """A partner's side of a round: wait for the plan, mask the contribution, help to unmask the sum.
 
-Why: every step reads messages and posts one, and repeats bit for bit after a crash.
+Why: every step reads messages and posts one, and says the same after a crash.
 Runs: on the partner. Source: own, around the protocol of ``tasks.secure_aggregation``.
 """
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from data_contracts.canonical_json import digest_of
 from data_contracts.envelope import Kind
-from data_contracts.errors import ProtocolError, TooFewPartners
+from data_contracts.errors import AgreementViolation, ProtocolError, TooFewPartners
 from data_contracts.plan import RoundPlan
+from data_contracts.references import BlobReference
 from tasks.exchange.board import Board, Message
 from tasks.rounds.attempts import AttemptVault
 from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
 from tasks.rounds.patience import Patience
 from tasks.rounds.study import Contribution, read_contribution
 from tasks.secure_aggregation import partner as secure_sum
+from tasks.secure_aggregation.blinding import open_blinded
+from tasks.secure_aggregation.protocol import Attempt
+from tasks.secure_aggregation.vector import SecureSum
 
 
 async def next_plan(board: Board, round_number: int, *, patience: Patience) -> RoundPlan | None:
@@ -52,12 +59,17 @@ class Contributor:
         rounding_key: 32 secret bytes that key stochastic rounding; constant over a run, so that a repeated
             attempt rounds the same way.
         patience: How long it waits for the coordinator.
+        blinding_secret: 32 bytes that all partners share and the coordinator does not have; for rounds whose sum
+            only the partners open.
+        workers: Threads for the passes over the vectors.
     """
 
     board: Board
     vault: AttemptVault
-    rounding_key: bytes
+    rounding_key: bytes = field(repr=False)
     patience: Patience
+    blinding_secret: bytes | None = field(default=None, repr=False)
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     def is_over(self, plan: RoundPlan) -> bool:
         """Whether the coordinator has announced the round's outcome."""
@@ -75,15 +87,51 @@ class Contributor:
 
         Raises:
             TooFewPartners: If the coordinator abandoned the attempt.
+            AgreementViolation: If the sum, set against an earlier one, would isolate a few partners.
             ProtocolError: If a peer or the coordinator broke the protocol; nothing more was released.
         """
-        if not self.is_over(plan):
-            root = self.vault.root(plan)
-            if root is not None and self.board.identity.name in plan.cohort:
-                contribution = read_contribution(directory, plan, who=self.board.identity.name)
-                await self._speak(plan, contribution, root=root)
-                self.vault.end(plan)
-        return dict((await self._wait(plan, Kind.RESULT)).json())
+        try:
+            if not self.is_over(plan):
+                root = self.vault.root(plan)
+                if root is not None and self.board.identity.name in plan.cohort:
+                    contribution = read_contribution(directory, plan, who=self.board.identity.name)
+                    await self._speak(plan, contribution, root=root)
+                    self.vault.end(plan)
+            result = await self._wait(plan, Kind.RESULT)
+        except TooFewPartners:
+            self.vault.end(plan)
+            raise
+        finally:
+            self._record_survivors(plan)
+        self.vault.end(plan)
+        return dict(result.json())
+
+    def open_sum(self, plan: RoundPlan) -> SecureSum:
+        """Open the sum of a finished round that the plan leaves to the partners.
+
+        Raises:
+            AgreementViolation: If this site has no blinding secret.
+            ProtocolError: If the round is not over or its outcome names no blinded sum.
+        """
+        result, coordinator = self._from_coordinator(plan, Kind.RESULT), self.board.roster.coordinator
+        outcome = result.json() if result is not None else {}
+        if self.blinding_secret is None:
+            raise AgreementViolation(
+                f"'{self.board.identity.name}' has no blinding secret to open the sum of round {plan.round} with"
+            )
+        try:
+            reference = BlobReference.model_validate(outcome.get("blinded_sum"))
+        except ValidationError:
+            raise ProtocolError(
+                f"'{coordinator}' has announced no blinded sum of round {plan.round}, attempt {plan.attempt}"
+            ) from None
+        return open_blinded(
+            Attempt(plan, self.board.roster.partner_keys),
+            self.board.mailbox.blobs.open(reference, who=coordinator),
+            survivors=self._survivors(plan) or (),
+            blinding_secret=self.blinding_secret,
+            workers=self.workers,
+        )
 
     async def _speak(self, plan: RoundPlan, contribution: Contribution, *, root: bytes) -> None:
         me, identity = self.board.identity.name, self.board.identity
@@ -95,14 +143,19 @@ class Contributor:
         adverts = await self._closed(plan, Kind.ADVERTS_CLOSED, Kind.ADVERT, allowed=plan.cohort)
         if me not in adverts:
             return
-        shared, shares = advertised.share(adverts)
+        shared, shares = self._share(plan, advertised, adverts)
         self._post(plan, Kind.SHARES, [memoryview(shares)])
 
         shares_in = await self._closed(plan, Kind.SHARES_CLOSED, Kind.SHARES, allowed=tuple(adverts))
         if me not in shares_in:
             return
         masked, vector = await asyncio.to_thread(
-            shared.mask, shares_in, contribution, rounding_key=self.rounding_key
+            shared.mask,
+            shares_in,
+            contribution,
+            rounding_key=self.rounding_key,
+            blinding_secret=self.blinding_secret,
+            workers=self.workers,
         )
         self.vault.pin(
             plan, "vector", hashlib.sha256(vector[0]).digest()
@@ -114,7 +167,11 @@ class Contributor:
         )
         if me not in survivors:
             return
+        self.vault.releases.check(plan, survivors)
         self.vault.pin(plan, "survivors", digest_of(list(survivors)).encode())
+        self.vault.releases.record(
+            plan, survivors
+        )  # from here on, others can open the sum without this partner
         confirmed, confirmation = masked.confirm(survivors)
         self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
 
@@ -123,6 +180,26 @@ class Contributor:
         )
         _, unmasking = confirmed.unmask(confirmations)
         self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
+
+    def _share(
+        self, plan: RoundPlan, advertised: secure_sum.Advertised, adverts: dict[str, bytes]
+    ) -> tuple[secure_sum.Shared, bytes]:
+        """Deal shares once: a message that a restart cannot repeat bit for bit is kept before it leaves."""
+        shared, made = advertised.share(adverts, sent=self.vault.kept(plan, "shares"))
+        kept = self.vault.keep(plan, "shares", made)
+        return (shared, made) if kept == made else advertised.share(adverts, sent=kept)
+
+    def _survivors(self, plan: RoundPlan) -> tuple[str, ...] | None:
+        """Whose vectors the coordinator has announced to sum, if it has."""
+        message = self._from_coordinator(plan, Kind.SURVIVORS)
+        if message is None:
+            return None
+        return named_senders(message, allowed=plan.cohort, threshold=plan.threshold)
+
+    def _record_survivors(self, plan: RoundPlan) -> None:
+        """Remember a sum that others may have opened, although this partner was late or left."""
+        if survivors := self._survivors(plan):
+            self.vault.releases.record(plan, survivors)
 
     def _post(self, plan: RoundPlan, kind: Kind, chunks: list[memoryview]) -> None:
         self.board.post(kind, chunks, contract=f"{kind.value}@1", plan=plan)
@@ -152,7 +229,8 @@ class Contributor:
             if is_abandoned(self.board, plan):
                 raise TooFewPartners(
                     f"'{self.board.roster.coordinator}' abandoned round {plan.round}, attempt {plan.attempt}: fewer than "
-                    f"{plan.threshold} of {len(plan.cohort)} partners answered; nothing was released"
+                    f"{plan.threshold} of {len(plan.cohort)} partners answered, or their sum would have isolated a few; "
+                    f"nothing was released"
                 )
             return None
 

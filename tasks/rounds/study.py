@@ -8,7 +8,7 @@ import io
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,17 @@ class Study(Generic[PartnerInputs, CoordinatorInputs, Outcome]):
     accept: Callable[[RoundPlan], None]
     compute: Callable[[RoundPlan, PartnerInputs, Path], Awaitable[None]]
     combine: Callable[[RoundPlan, SecureSum, CoordinatorInputs], Outcome]
+
+
+def combine(
+    plan: RoundPlan,
+    total: SecureSum,
+    *,
+    study: Study[Any, CoordinatorInputs, dict[str, Any]],
+    inputs: CoordinatorInputs,
+) -> dict[str, Any]:
+    """Turn a sum into a round's public outcome: the study's own, with ``survivors`` added."""
+    return study.combine(plan, total, inputs) | {"survivors": list(total.survivors)}
 
 
 def check_lanes(plan: RoundPlan, contribution: Contribution, *, who: str) -> None:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from typing_extensions import Buffer
 
-from data_contracts.errors import ProtocolError, TooFewPartners
+from data_contracts.errors import AgreementViolation, ProtocolError, TooFewPartners
 from data_contracts.plan import RoundPlan
 from tasks.secure_aggregation.graph import Graph
-from tasks.secure_aggregation.keys import mask_key_pair
-from tasks.secure_aggregation.masking import MaskStreams
+from tasks.secure_aggregation.masking import Masks
 from tasks.secure_aggregation.messages import (
     MASKED_HEADER_BYTES,
     Advert,
@@ -29,16 +28,12 @@ from tasks.secure_aggregation.messages import (
 from tasks.secure_aggregation.protocol import (
     Attempt,
     Identities,
-    adds_pair_mask,
-    commit_self_seed,
     commit_share,
-    pair_mask_key,
-    self_mask_key,
     transcript_of_adverts,
     transcript_of_shares,
 )
-from tasks.secure_aggregation.shamir import combine
-from tasks.secure_aggregation.vector import SecureSum, unmask_sum
+from tasks.secure_aggregation.recovery import Recovery
+from tasks.secure_aggregation.vector import SecureSum, add_blinded, unmask_sum
 
 __all__ = ["Advertised", "Confirmed", "Opened", "SecureSum", "Shared", "Survived", "begin"]
 
@@ -108,10 +103,7 @@ class Advertised:
     def _parse(self, sender: str, message: Buffer) -> Shares:
         attempt = self.attempt
         attempt.demand_subset([sender], self._adverts, phase="shares")
-        holders = self._graph.holders(sender)
-        return Shares.parse(
-            message, attempt, sender=sender, transcript=self._transcript, n_holders=len(holders)
-        )
+        return Shares.parse(message, attempt, sender=sender, transcript=self._transcript, graph=self._graph)
 
     def shares(self, shares: Mapping[str, Buffer]) -> "Shared":
         """Close the phase with the shares messages that count.
@@ -144,14 +136,14 @@ class Shared:
     _transcript: bytes = field(repr=False)
     _hashed: dict[str, MaskedHeader] = field(default_factory=dict, repr=False)
 
-    def check_masked(self, sender: str, message: Buffer) -> None:
-        """Check one masked vector on arrival, its body's digest included.
+    def check_masked(self, sender: str, message: Buffer, *, workers: int = 1) -> None:
+        """Check one masked vector on arrival, its body's digest included, in so many threads.
 
         Raises:
             ProtocolError: Naming the sender.
         """
         header = self._parse(sender, message)
-        header.check_body(_body(message), sender=sender)
+        header.check_body(_body(message), self.attempt, sender=sender, workers=workers)
         self._hashed[sender] = header
 
     def _parse(self, sender: str, message: Buffer) -> MaskedHeader:
@@ -286,7 +278,7 @@ class Confirmed:
 
     def is_enough(self, senders: Collection[str]) -> bool:
         """Whether the unmasking messages of these senders reconstruct every mask that remains in the sum."""
-        return not self._beyond_reach(senders)
+        return len(senders) >= self.attempt.plan.threshold and not self._beyond_reach(senders)
 
     def _beyond_reach(self, senders: Collection[str]) -> tuple[str, ...]:
         return tuple(
@@ -295,20 +287,49 @@ class Confirmed:
             if sum(holder in senders for holder in self._graph.holders(dealer)) < self._graph.threshold
         )
 
-    def unmask(self, unmaskings: Mapping[str, Buffer]) -> SecureSum:
+    def unmask(self, unmaskings: Mapping[str, Buffer], *, workers: int = 1) -> SecureSum:
         """Reconstruct the masks that remain in the sum, remove them and decode.
 
         Args:
             unmaskings: At least a threshold of unmasking messages.
+            workers: How many threads.
 
         Returns:
             The survivors' exact sum.
 
         Raises:
+            AgreementViolation: If the plan leaves the sum to the partners.
             TooFewPartners: If there are fewer than the threshold; nothing is released.
             ProtocolError: If a message does not verify, naming its sender, or a dealer's shares do not fit
                 together, naming the dealer.
         """
+        if self.attempt.plan.opened_by != "coordinator":
+            raise AgreementViolation(
+                f"the sum of round {self.attempt.plan.round} is for the partners alone; without their blinding it says nothing"
+            )
+        masks = self._remaining_masks(unmaskings)
+        bodies = list(self._bodies.values())
+        return unmask_sum(self.attempt, bodies, masks, survivors=self.survivors, workers=workers)
+
+    def unmask_blinded(self, unmaskings: Mapping[str, Buffer], *, workers: int = 1) -> memoryview:
+        """Remove the masks from a sum that only the partners open: what is left is hidden by their blinding.
+
+        Returns:
+            The blinded sum, to be opened by ``tasks.secure_aggregation.blinding``.
+
+        Raises:
+            TooFewPartners: As :meth:`unmask`.
+            ProtocolError: As :meth:`unmask`.
+        """
+        masks = self._remaining_masks(unmaskings)
+        return add_blinded(self.attempt, list(self._bodies.values()), masks, workers=workers)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose vectors are summed, in the cohort's order."""
+        return tuple(self._bodies)
+
+    def _remaining_masks(self, unmaskings: Mapping[str, Buffer]) -> Masks:
         attempt = self.attempt
         attempt.demand_enough(unmaskings, phase="unmasking")
         if lost := self._beyond_reach(unmaskings):
@@ -316,58 +337,22 @@ class Confirmed:
                 f"round {attempt.plan.round}: too few holders of the shares of {', '.join(lost)} answered; "
                 f"nothing was released"
             )
-        shares: dict[str, dict[int, bytes]] = {dealer: {} for dealer in attempt.in_order(self._shares)}
+        released: dict[str, dict[int, bytes]] = {dealer: {} for dealer in attempt.in_order(self._shares)}
 
         def collect(sender: str) -> None:
             for dealer, share in self._parse(sender, unmaskings[sender]).items():
-                shares[dealer][attempt.point(sender)] = share
+                released[dealer][attempt.point(sender)] = share
 
         collect_refusals(attempt.in_order(unmaskings), collect)
-        streams = self._remaining_masks(shares)
-        return unmask_sum(attempt, list(self._bodies.values()), streams, survivors=tuple(self._bodies))
+        return self.recovery.remaining_masks(released)
 
-    def _remaining_masks(self, shares: Mapping[str, Mapping[int, bytes]]) -> MaskStreams:
-        added: list[bytes] = []
-        subtracted: list[bytes] = []
-
-        def remove(dealer: str) -> None:
-            seed = combine(shares[dealer], threshold=self._graph.threshold)
-            if dealer in self._bodies:
-                subtracted.append(self._self_mask(dealer, seed))
-            else:
-                for peer, key in self._pair_masks(dealer, seed).items():
-                    peer_added = adds_pair_mask(self.attempt, me=peer, peer=dealer)
-                    (subtracted if peer_added else added).append(key)
-
-        collect_refusals(tuple(shares), remove)
-        return MaskStreams(added=added, subtracted=subtracted)
-
-    def _self_mask(self, dealer: str, seed: bytes | None) -> bytes:
-        committed = self._shares[dealer].self_seed_commitment
-        if seed is None or commit_self_seed(seed, self.attempt, dealer=dealer) != committed:
-            raise _ill_dealt(dealer, "self seed")
-        return self_mask_key(seed, self.attempt, self._transcript, name=dealer)
-
-    def _pair_masks(self, dealer: str, seed: bytes | None) -> dict[str, bytes]:
-        """Keys of the masks that survivors share with a partner that dropped out, by survivor."""
-        attempt = self.attempt
-        pair = mask_key_pair(seed, plan_digest=attempt.digest) if seed is not None else None
-        if pair is None or pair.public != self._adverts[dealer].mask_public:
-            raise _ill_dealt(dealer, "mask key")
-        keys = {}
-        for peer in self._graph.peers(dealer, among=self._bodies):
-            public = self._adverts[peer].mask_public
-            keys[peer] = pair_mask_key(pair, public, attempt, self._transcript, me=dealer, peer=peer)
-        return keys
+    @property
+    def recovery(self) -> Recovery:
+        """What was published before this phase, to reconstruct masks from."""
+        return Recovery(
+            self.attempt, self._adverts, self._graph, self._shares, self._transcript, self.survivors
+        )
 
 
 def _body(message: Buffer) -> memoryview:
     return memoryview(message).cast("B")[MASKED_HEADER_BYTES:]
-
-
-def _ill_dealt(dealer: str, what: str) -> ProtocolError:
-    return ProtocolError(
-        f"the shares that '{dealer}' dealt of its {what} do not give what it committed to: '{dealer}' deviates; "
-        f"nothing was released",
-        advice="repeat the round without the named partner, and keep the mailbox as evidence",
-    )

@@ -67,6 +67,10 @@ class Graph:
         """Who holds shares of a partner's seeds: its neighbours and itself, sorted."""
         return self._holders[name]
 
+    def takers(self, name: str) -> tuple[str, ...]:
+        """To whom a partner gives the secret of their pair: to its neighbours that come after it, sorted."""
+        return tuple(other for other in self.holders(name) if other > name)
+
     def share_number(self, *, dealer: str, holder: str) -> int:
         """At which place among the dealer's holders a holder stands."""
         return bisect_left(self._holders[dealer], holder)

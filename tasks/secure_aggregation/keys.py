@@ -1,7 +1,6 @@
-"""Keys of one attempt: everything derives from one root secret, the plan and the transcript.
+"""The primitives that keys are made of: derivation, commitment, Diffie-Hellman, sealing.
 
-Why: fresh keys each attempt, bound to what was agreed; a restart with the same root repeats every byte.
-Runs: on the partner; the coordinator rebuilds the mask keys of partners that dropped out.
+Why: each use has a label and a context of its own, so no key ever serves two purposes. Runs: anywhere.
 Source: HKDF RFC 5869 (SHA-256), X25519 RFC 7748, ChaCha20-Poly1305 RFC 8439, through ``cryptography``.
 """
 
@@ -64,56 +63,6 @@ class KeyPair:
             raise ProtocolError(
                 f"public key of '{who}' is a point of low order; its sender deviates from the protocol"
             ) from None
-
-
-@dataclass(frozen=True)
-class AttemptSecrets:
-    """A partner's secrets for one attempt.
-
-    Attributes:
-        cipher: Key pair that shares are sealed under; its secret half is never shared.
-        mask: Key pair of the pairwise masks.
-        mask_seed: What ``mask`` derives from; shared among the holders, to remove this partner's pairwise
-            masks should it drop out.
-        self_seed: Key of the self mask; shared among the holders, to remove it once this partner survived.
-        polynomial_keys: Keys of the two sharing polynomials, for ``self_seed`` and ``mask_seed``.
-    """
-
-    cipher: KeyPair = field(repr=False)
-    mask: KeyPair = field(repr=False)
-    mask_seed: bytes = field(repr=False)
-    self_seed: bytes = field(repr=False)
-    polynomial_keys: tuple[bytes, bytes] = field(repr=False)
-
-    @classmethod
-    def from_root(cls, root: bytes, *, plan_digest: bytes) -> "AttemptSecrets":
-        """Derive all secrets of an attempt.
-
-        Args:
-            root: 32 secret bytes, used for one attempt only.
-            plan_digest: SHA-256 of the plan, 32 bytes.
-
-        Raises:
-            ValueError: If the root has another size.
-        """
-        if len(root) != KEY_BYTES:
-            raise ValueError(f"the attempt's root has {len(root)} bytes, expected {KEY_BYTES}")
-        mask_seed = derive(root, label="mask-seed", context=plan_digest)
-        return cls(
-            cipher=KeyPair.from_seed(root, label="cipher-key", context=plan_digest),
-            mask=mask_key_pair(mask_seed, plan_digest=plan_digest),
-            mask_seed=mask_seed,
-            self_seed=derive(root, label="self-seed", context=plan_digest),
-            polynomial_keys=(
-                derive(root, label="self-polynomial", context=plan_digest),
-                derive(root, label="mask-polynomial", context=plan_digest),
-            ),
-        )
-
-
-def mask_key_pair(mask_seed: bytes, *, plan_digest: bytes) -> KeyPair:
-    """Rebuild the key pair of a partner's pairwise masks from its seed."""
-    return KeyPair.from_seed(mask_seed, label="mask-key", context=plan_digest)
 
 
 def seal(plaintext: bytes, *, key: bytes, bound_to: bytes) -> bytes:

@@ -1,12 +1,15 @@
 """Masks at memory speed: AES-256-CTR keystreams added to a vector in its ring, one pass for all of them.
 
-Why: masking is bound by memory, so each block stays in cache while every stream of the attempt passes over it.
+Why: masking is bound by memory, so each block stays in cache while every stream of the attempt passes over it;
+a counter can start anywhere, so threads work on stretches of their own and the bytes stay the same.
 Runs: anywhere. Source: Bonawitz et al. 2017 §4 for the masks; NIST SP 800-38A for CTR; the block-major layout
 is own, measured in ``benchmarks/secure_aggregation.py``.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from data_contracts.plan import Lane, RoundPlan
 
 BLOCK_BYTES = 128 * 1024  # keystream, accumulator and operand of a block stay in the level-2 cache
+STRETCH_BYTES = 32 * BLOCK_BYTES  # what a thread does at a time: long enough that starting it costs nothing
+CIPHER_BLOCK_BYTES = 16
 ALIGNMENT_BYTES = 64  # every lane begins on a cache line; the gap holds zeros, masked like everything else
 RING_DTYPES: dict[int, np.dtype[np.unsignedinteger]] = {
     16: np.dtype("<u2"),
@@ -22,6 +27,7 @@ RING_DTYPES: dict[int, np.dtype[np.unsignedinteger]] = {
     64: np.dtype("<u8"),
 }
 RingArray = npt.NDArray[np.unsignedinteger]
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,20 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Consecutive blocks of one segment, worked on by one thread; ``start`` and ``stop`` count bytes."""
+
+    segment: Segment
+    start: int
+    stop: int
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks in order; together they cover every byte of the stretch once."""
+        for start in range(self.start, self.stop, BLOCK_BYTES):
+            yield Block(segment=self.segment, start=start, stop=min(start + BLOCK_BYTES, self.stop))
+
+
+@dataclass(frozen=True)
 class Layout:
     """How the lanes of a plan lie in the one vector that is masked.
 
@@ -95,35 +115,65 @@ class Layout:
             start = stop
         return cls(segments=tuple(segments), n_bytes=start, clip_counts=segments[-1] if n_clipping else None)
 
-    def blocks(self) -> Iterator[Block]:
-        """All blocks in order; together they cover every byte of the vector once."""
-        for segment in self.segments:
-            for start in range(segment.start, segment.stop, BLOCK_BYTES):
-                yield Block(segment=segment, start=start, stop=min(start + BLOCK_BYTES, segment.stop))
+    def stretches(self) -> tuple[Stretch, ...]:
+        """All stretches in order; together they cover every byte of the vector once."""
+        return tuple(
+            Stretch(segment=segment, start=start, stop=min(start + STRETCH_BYTES, segment.stop))
+            for segment in self.segments
+            for start in range(segment.start, segment.stop, STRETCH_BYTES)
+        )
 
 
 class Keystream:
-    """AES-256-CTR keystream under a key that serves one stream only (so the counter starts at zero)."""
+    """AES-256-CTR keystream under a key that serves one stream only (so the counter starts at zero).
 
-    def __init__(self, key: bytes) -> None:
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    Args:
+        key: 32 secret bytes.
+        start: From which byte of the stream on; a multiple of 16.
+    """
+
+    def __init__(self, key: bytes, *, start: int = 0) -> None:
+        counter, beyond = divmod(start, CIPHER_BLOCK_BYTES)
+        if beyond:
+            raise ValueError(
+                f"a keystream starts at a multiple of {CIPHER_BLOCK_BYTES} bytes, not at {start}"
+            )
+        nonce = counter.to_bytes(CIPHER_BLOCK_BYTES, "big")
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()
 
     def fill(self, out: npt.NDArray[np.uint8]) -> None:
         """Write the next bytes of the stream; ``out`` holds at most twice ``BLOCK_BYTES`` bytes."""
         self._encryptor.update_into(_ZEROS[: out.nbytes], out.data)
 
 
-class MaskStreams:
-    """All masks that one vector gets, consumed block after block from its first byte to its last.
+@dataclass(frozen=True)
+class Masks:
+    """The keys of all masks that one vector gets.
 
-    Args:
+    Attributes:
         added: Keys of the streams that are added.
         subtracted: Keys of the streams that are subtracted.
     """
 
-    def __init__(self, *, added: Sequence[bytes], subtracted: Sequence[bytes]) -> None:
-        self._added = [Keystream(key) for key in added]
-        self._subtracted = [Keystream(key) for key in subtracted]
+    added: tuple[bytes, ...] = field(default=(), repr=False)
+    subtracted: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def streams(self, *, start: int = 0) -> "MaskStreams":
+        """The masks as streams, from a byte of the vector on."""
+        return MaskStreams(self, start=start)
+
+
+class MaskStreams:
+    """All masks of one vector, consumed block after block.
+
+    Args:
+        masks: Their keys.
+        start: The byte of the vector that comes first; a multiple of 16.
+    """
+
+    def __init__(self, masks: Masks, *, start: int) -> None:
+        self._added = [Keystream(key, start=start) for key in masks.added]
+        self._subtracted = [Keystream(key, start=start) for key in masks.subtracted]
         self._buffer = np.empty(BLOCK_BYTES, np.uint8)
 
     def apply_to(self, block: RingArray) -> None:
@@ -136,6 +186,18 @@ class MaskStreams:
         for stream in self._subtracted:
             stream.fill(raw)
             np.subtract(block, keystream, out=block)
+
+
+def in_threads(work: Callable[[Stretch], Done], stretches: Sequence[Stretch], *, workers: int) -> list[Done]:
+    """Do a piece of work for every stretch, some at a time; ciphers, hashes and numpy release the interpreter.
+
+    Returns:
+        What the work returned, in the stretches' order.
+    """
+    if workers <= 1 or len(stretches) <= 1:
+        return [work(stretch) for stretch in stretches]
+    with ThreadPoolExecutor(max_workers=min(workers, len(stretches))) as threads:
+        return list(threads.map(work, stretches))
 
 
 def _padded(n_bytes: int) -> int:

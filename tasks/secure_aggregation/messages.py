@@ -7,7 +7,6 @@ Every message is ``domain (28) | kind (1) | plan digest (32) | sender (2) | payl
 big-endian, and the signature covers all before it. A masked vector's body follows its signed header.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,9 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typing_extensions import Buffer
 
 from data_contracts.errors import ProtocolError, UpdateMismatch
+from tasks.secure_aggregation.attempt_secrets import PublicKeys
+from tasks.secure_aggregation.graph import Graph
+from tasks.secure_aggregation.key_encapsulation import KEM_CIPHERTEXT_BYTES, KEM_PUBLIC_BYTES
 from tasks.secure_aggregation.keys import DOMAIN, KEY_BYTES, TAG_BYTES
-from tasks.secure_aggregation.protocol import Attempt, Messages
+from tasks.secure_aggregation.protocol import Attempt, Messages, commit_pair_secret, wrap_pair_secret
 from tasks.secure_aggregation.shamir import SHARE_BYTES, in_range
+from tasks.secure_aggregation.vector import body_digest
 
 Signer = Callable[[bytes], bytes]
 
@@ -28,7 +31,7 @@ DIGEST_BYTES = 32
 SIGNATURE_BYTES = 64
 HEAD_BYTES = len(DOMAIN) + 1 + DIGEST_BYTES + 2
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
-DEALT_BYTES = SEALED_BYTES + 2 * DIGEST_BYTES
+GIVEN_BYTES = KEM_CIPHERTEXT_BYTES + KEY_BYTES + DIGEST_BYTES
 MASKED_PADDING = 1
 MASKED_HEADER_BYTES = (
     HEAD_BYTES + 2 * DIGEST_BYTES + MASKED_PADDING + SIGNATURE_BYTES
@@ -47,74 +50,132 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Advert:
-    """Phase 1: a partner's two fresh public keys (X25519, 32 bytes each)."""
+    """Phase 1: a partner's two fresh public keys, for seals and for masks."""
 
-    cipher_public: bytes
-    mask_public: bytes
+    cipher: PublicKeys
+    mask: PublicKeys
 
     def pack(self) -> bytes:
         """Payload bytes."""
-        return self.cipher_public + self.mask_public
+        return self.cipher.dh + self.mask.dh + self.cipher.kem + self.mask.kem
 
     @classmethod
     def parse(cls, message: Buffer, attempt: Attempt, *, sender: str) -> "Advert":
         """Verify and parse; raises ``ProtocolError`` naming the sender."""
-        payload = _open(message, attempt, kind=Kind.ADVERT, sender=sender, payload_bytes=2 * KEY_BYTES)
-        return cls(cipher_public=payload[:KEY_BYTES], mask_public=payload[KEY_BYTES:])
+        kem_bytes = KEM_PUBLIC_BYTES if attempt.is_hybrid else 0
+        size = 2 * (KEY_BYTES + kem_bytes)
+        payload = _open(message, attempt, kind=Kind.ADVERT, sender=sender, payload_bytes=size)
+        dh = (payload[:KEY_BYTES], payload[KEY_BYTES : 2 * KEY_BYTES])
+        kem = payload[2 * KEY_BYTES :]
+        return cls(
+            cipher=PublicKeys(dh=dh[0], kem=kem[:kem_bytes]), mask=PublicKeys(dh=dh[1], kem=kem[kem_bytes:])
+        )
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """All keys it shows."""
+        return tuple(key for pair in (self.cipher, self.mask) for key in (pair.dh, pair.kem) if key)
 
 
 @dataclass(frozen=True)
 class Dealt:
-    """What one holder gets of a dealer: a sealed pair of shares, and commitments to both."""
+    """What one holder gets of a dealer: a sealed pair of shares, commitments to both, and half of the seal's key.
+
+    ``encapsulated`` carries the ML-KEM secret in the seal's key; it is empty where the plan has none.
+    """
 
     sealed: bytes
     self_share_commitment: bytes
     mask_share_commitment: bytes
+    encapsulated: bytes
+
+    def pack(self) -> bytes:
+        """Its bytes in a payload."""
+        return self.sealed + self.self_share_commitment + self.mask_share_commitment + self.encapsulated
+
+
+@dataclass(frozen=True)
+class Given:
+    """The secret of a pair as its giver sends it: an ML-KEM ciphertext, the wrapped secret, a commitment to it."""
+
+    encapsulated: bytes
+    wrapped: bytes
+    commitment: bytes
+
+    def pack(self) -> bytes:
+        """Its bytes in a payload."""
+        return self.encapsulated + self.wrapped + self.commitment
+
+    def unwrap(self, kem_secret: bytes, attempt: Attempt, *, giver: str, taker: str) -> bytes:
+        """Unwrap the pair secret and check it against its giver's commitment.
+
+        Raises:
+            ProtocolError: If it is another one, naming the giver.
+        """
+        value = wrap_pair_secret(self.wrapped, kem_secret, attempt, giver=giver, taker=taker)
+        if commit_pair_secret(value, attempt, giver=giver, taker=taker) != self.commitment:
+            raise ProtocolError(f"'{giver}' gave '{taker}' a pair secret that it did not commit to")
+        return value
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Phase 2: the adverts' transcript, a commitment to the self seed, and one entry per holder in order."""
+    """Phase 2: the adverts' transcript, a commitment to the self seed, entries per holder and per taker in order."""
 
     transcript: bytes
     self_seed_commitment: bytes
     dealt: tuple[Dealt, ...]
+    given: tuple[Given, ...]
 
     def pack(self) -> bytes:
         """Payload bytes."""
-        entries = (d.sealed + d.self_share_commitment + d.mask_share_commitment for d in self.dealt)
-        return self.transcript + self.self_seed_commitment + b"".join(entries)
+        dealt = b"".join(entry.pack() for entry in self.dealt)
+        given = b"".join(entry.pack() for entry in self.given)
+        return self.transcript + self.self_seed_commitment + dealt + given
 
     @classmethod
     def parse(
-        cls, message: Buffer, attempt: Attempt, *, sender: str, transcript: bytes, n_holders: int
+        cls, message: Buffer, attempt: Attempt, *, sender: str, transcript: bytes, graph: Graph
     ) -> "Shares":
         """Verify and parse; raises ``ProtocolError`` naming the sender."""
-        size = 2 * DIGEST_BYTES + n_holders * DEALT_BYTES
+        n_holders, n_takers = len(graph.holders(sender)), len(attempt.takers(graph, sender))
+        sizes = (SEALED_BYTES, DIGEST_BYTES, DIGEST_BYTES, KEM_CIPHERTEXT_BYTES if attempt.is_hybrid else 0)
+        size = 2 * DIGEST_BYTES + n_holders * sum(sizes) + n_takers * GIVEN_BYTES
         payload = _open(message, attempt, kind=Kind.SHARES, sender=sender, payload_bytes=size)
         _demand_transcript(payload[:DIGEST_BYTES], transcript, sender=sender, phase="shares")
-        dealt = []
-        for start in range(2 * DIGEST_BYTES, size, DEALT_BYTES):
-            entry = payload[start : start + DEALT_BYTES]
-            commitments = entry[SEALED_BYTES:]
-            dealt.append(Dealt(entry[:SEALED_BYTES], commitments[:DIGEST_BYTES], commitments[DIGEST_BYTES:]))
+        read = _Reader(payload, at=2 * DIGEST_BYTES)
         return cls(
             transcript=transcript,
             self_seed_commitment=payload[DIGEST_BYTES : 2 * DIGEST_BYTES],
-            dealt=tuple(dealt),
+            dealt=tuple(Dealt(*map(read, sizes)) for _ in range(n_holders)),
+            given=tuple(
+                Given(*map(read, (KEM_CIPHERTEXT_BYTES, KEY_BYTES, DIGEST_BYTES))) for _ in range(n_takers)
+            ),
         )
+
+
+class _Reader:
+    """Takes a payload apart, whose length has been checked."""
+
+    def __init__(self, payload: bytes, *, at: int) -> None:
+        self._payload, self._at = payload, at
+
+    def __call__(self, size: int) -> bytes:
+        piece = self._payload[self._at : self._at + size]
+        self._at += size
+        return piece
 
 
 @dataclass(frozen=True)
 class MaskedHeader:
-    """Phase 3: the transcript of phases 1 and 2, and the SHA-256 of the body that follows."""
+    """Phase 3: the transcript of phases 1 and 2, and the digest of the body that follows."""
 
     transcript: bytes
-    body_sha256: bytes
+    body_digest: bytes
 
     def pack(self) -> bytes:
         """Payload bytes, padded so that the body starts on a cache line."""
-        return self.transcript + self.body_sha256 + bytes(MASKED_PADDING)
+        return self.transcript + self.body_digest + bytes(MASKED_PADDING)
 
     @classmethod
     def parse(cls, message: Buffer, attempt: Attempt, *, sender: str, transcript: bytes) -> "MaskedHeader":
@@ -132,15 +193,15 @@ class MaskedHeader:
         _demand_transcript(payload[:DIGEST_BYTES], transcript, sender=sender, phase="masked")
         if any(payload[2 * DIGEST_BYTES :]):
             _refuse(Kind.MASKED, sender, "has padding that is not zero")
-        return cls(transcript=transcript, body_sha256=payload[DIGEST_BYTES : 2 * DIGEST_BYTES])
+        return cls(transcript=transcript, body_digest=payload[DIGEST_BYTES : 2 * DIGEST_BYTES])
 
-    def check_body(self, body: memoryview, *, sender: str) -> None:
+    def check_body(self, body: memoryview, attempt: Attempt, *, sender: str, workers: int) -> None:
         """Check the body's digest.
 
         Raises:
             UpdateMismatch: If the body is not the one its sender signed.
         """
-        if hashlib.sha256(body).digest() != self.body_sha256:
+        if body_digest(attempt.layout, body, workers=workers) != self.body_digest:
             raise UpdateMismatch(
                 f"masked vector of '{sender}' is not the one that '{sender}' signed; it was altered on its way"
             )
@@ -242,7 +303,7 @@ def claim_keys(advert: Advert, owner: dict[bytes, str], *, sender: str) -> None:
     Raises:
         ProtocolError: If one of them has been advertised before.
     """
-    for key in (advert.cipher_public, advert.mask_public):
+    for key in advert.keys:
         if key in owner:
             _refuse(Kind.ADVERT, sender, f"repeats a public key that '{owner[key]}' has advertised")
         owner[key] = sender

@@ -1,7 +1,7 @@
 """A partner's side of secure aggregation: one frozen state per phase, each step makes one signed message.
 
 Why: the order of steps cannot be mistaken, each secret lives only in the states that need it, and a restart
-from the same root repeats every byte. Pure: no I/O, no clock, no randomness of its own.
+from the same root repeats every byte but ML-KEM's fresh ciphertexts, which the caller keeps. No I/O, no clock.
 Runs: on the partner. Source: Bonawitz et al. 2017 Fig. 4 (active adversaries).
 """
 
@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 from typing_extensions import Buffer
 
-from data_contracts.errors import ProtocolError, UpdateMismatch
+from data_contracts.errors import AgreementViolation, ProtocolError, UpdateMismatch
 from data_contracts.plan import RoundPlan
+from tasks.secure_aggregation.attempt_secrets import AttemptSecrets
+from tasks.secure_aggregation.dealing import Neighbourhood
 from tasks.secure_aggregation.graph import Graph
-from tasks.secure_aggregation.keys import AttemptSecrets, seal, unseal
-from tasks.secure_aggregation.masking import MaskStreams
+from tasks.secure_aggregation.keys import KEY_BYTES
+from tasks.secure_aggregation.masking import Masks
 from tasks.secure_aggregation.messages import (
     Advert,
     Confirmation,
-    Dealt,
     Kind,
     MaskedHeader,
     Shares,
@@ -34,16 +35,12 @@ from tasks.secure_aggregation.protocol import (
     Identities,
     Once,
     adds_pair_mask,
-    commit_self_seed,
-    commit_share,
+    blinding_key,
     pair_mask_key,
-    seal_key,
-    seal_place,
     self_mask_key,
     transcript_of_adverts,
     transcript_of_shares,
 )
-from tasks.secure_aggregation.shamir import SHARE_BYTES, in_range, split
 from tasks.secure_aggregation.vector import Contribution, mask_contribution
 
 
@@ -68,8 +65,8 @@ def begin(
     """
     attempt = Attempt(plan, identities)
     attempt.position(me)
-    secrets = AttemptSecrets.from_root(root, plan_digest=attempt.digest)
-    payload = Advert(cipher_public=secrets.cipher.public, mask_public=secrets.mask.public).pack()
+    secrets = AttemptSecrets.from_root(root, plan_digest=attempt.digest, pair_secrets=plan.pair_secrets)
+    payload = Advert(cipher=secrets.cipher.public, mask=secrets.mask.public).pack()
     advert = sign(payload, attempt, kind=Kind.ADVERT, sender=me, signer=signer)
     return Advertised(attempt, me, signer, secrets, advert), advert
 
@@ -103,11 +100,13 @@ class Advertised(_Phase):
     _secrets: AttemptSecrets = field(repr=False)
     _advert: bytes = field(repr=False)
 
-    def share(self, adverts: Mapping[str, Buffer]) -> tuple["Shared", bytes]:
-        """Deal shares of the two seeds to all that advertised.
+    def share(self, adverts: Mapping[str, Buffer], *, sent: bytes | None = None) -> tuple["Shared", bytes]:
+        """Deal shares of the two seeds to all neighbours that advertised, and give them the pairs' secrets.
 
         Args:
             adverts: Every advert that the coordinator counts, this partner's included.
+            sent: What this partner sent here before a restart. Ciphertexts of ML-KEM are fresh each time, so
+                the message is sent again, not made again.
 
         Returns:
             The next state, and the shares message to send.
@@ -115,7 +114,7 @@ class Advertised(_Phase):
         Raises:
             TooFewPartners: If fewer than the threshold advertised.
             ProtocolError: If an advert does not verify under this partner's own plan, this partner's was changed,
-                or a key occurs twice.
+                a key occurs twice, or ``sent`` follows other adverts.
         """
         attempt = self.attempt
         self._demand_unchanged(adverts, self._advert, phase="advert")
@@ -123,57 +122,32 @@ class Advertised(_Phase):
         parsed = parse_adverts(attempt, adverts)
         transcript = transcript_of_adverts(attempt, adverts)
         graph = attempt.graph(adverts, transcript=transcript)
-        dealt = self._deal(parsed, graph, transcript)
-        payload = Shares(
-            transcript=transcript,
-            self_seed_commitment=commit_self_seed(self._secrets.self_seed, attempt, dealer=self.me),
-            dealt=dealt,
-        ).pack()
-        message = sign(payload, attempt, kind=Kind.SHARES, sender=self.me, signer=self.signer)
-        return Shared(
-            attempt, self.me, self.signer, self._secrets, parsed, transcript, graph, message
-        ), message
-
-    def _deal(self, adverts: Mapping[str, Advert], graph: Graph, transcript: bytes) -> tuple[Dealt, ...]:
-        attempt, secrets, me = self.attempt, self._secrets, self.me
-        holders = graph.holders(me)
-        points = [attempt.point(holder) for holder in holders]
-        self_key, mask_key = secrets.polynomial_keys
-        t = graph.threshold
-        self_shares = split(secrets.self_seed, threshold=t, points=points, polynomial_key=self_key)
-        mask_shares = split(secrets.mask_seed, threshold=t, points=points, polynomial_key=mask_key)
-        dealt = []
-        for holder, point in zip(holders, points, strict=True):
-            place = seal_place(attempt, transcript, dealer=me, holder=holder)
-            secret = secrets.cipher.shared_with(adverts[holder].cipher_public, who=holder)
-            pair = self_shares[point] + mask_shares[point]
-            dealt.append(
-                Dealt(
-                    sealed=seal(pair, key=seal_key(secret, place=place), bound_to=place),
-                    self_share_commitment=commit_share(
-                        self_shares[point], attempt, kind="self", dealer=me, holder=holder
-                    ),
-                    mask_share_commitment=commit_share(
-                        mask_shares[point], attempt, kind="mask", dealer=me, holder=holder
-                    ),
-                )
-            )
-        return tuple(dealt)
+        around = Neighbourhood(attempt, self.me, self._secrets, parsed, transcript, graph)
+        if sent is None:
+            payload = around.deal().pack()
+            message = sign(payload, attempt, kind=Kind.SHARES, sender=self.me, signer=self.signer)
+        else:
+            Shares.parse(sent, attempt, sender=self.me, transcript=transcript, graph=graph)
+            message = sent
+        return Shared(attempt, self.me, self.signer, around, message), message
 
 
 @dataclass(frozen=True)
 class Shared(_Phase):
     """Phase 2 done: shares of the seeds are dealt."""
 
-    _secrets: AttemptSecrets = field(repr=False)
-    _adverts: Mapping[str, Advert] = field(repr=False)
-    _transcript: bytes = field(repr=False)
-    _graph: Graph = field(repr=False)
+    _around: Neighbourhood = field(repr=False)
     _message: bytes = field(repr=False)
     _masked: Once = field(default_factory=Once, repr=False)
 
     def mask(
-        self, shares: Mapping[str, Buffer], contribution: Contribution, *, rounding_key: bytes
+        self,
+        shares: Mapping[str, Buffer],
+        contribution: Contribution,
+        *,
+        rounding_key: bytes,
+        blinding_secret: bytes | None = None,
+        workers: int = 1,
     ) -> tuple["Masked", list[memoryview]]:
         """Quantize and mask the contribution.
 
@@ -182,6 +156,9 @@ class Shared(_Phase):
             contribution: One array per lane, shape ``(lane.length,)``; float32 or float64 where the lane clips,
                 else int64.
             rounding_key: 32 secret bytes that key the rounding.
+            blinding_secret: 32 bytes that all partners share and the coordinator does not have; needed exactly
+                if the plan lets only the partners open the sum.
+            workers: How many threads; the bytes do not depend on it.
 
         Returns:
             The next state, and the masked vector to send: its signed header and its body, not copied together.
@@ -189,19 +166,21 @@ class Shared(_Phase):
         Raises:
             TooFewPartners: If fewer than the threshold dealt shares.
             ProtocolError: If a message does not verify, or a share is not what its dealer committed to.
-            AgreementViolation: If the contribution does not fit the plan's lanes or is not finite.
+            AgreementViolation: If the contribution does not fit the plan's lanes or is not finite, or the
+                blinding secret is missing.
             UpdateMismatch: If another contribution was masked before.
         """
-        attempt = self.attempt
+        attempt, around = self.attempt, self._around
         self._demand_unchanged(shares, self._message, phase="shares")
-        attempt.demand_subset(shares, self._adverts, phase="shares")
+        attempt.demand_subset(shares, around.adverts, phase="shares")
         attempt.demand_enough(shares, phase="shares")
+        blinding = self._blinding(blinding_secret)
         dealers = attempt.in_order(shares)
-        held = self._open_shares(shares, dealers)
-        transcript = transcript_of_shares(attempt, self._transcript, shares)
-        streams = self._streams(dealers, transcript)
+        held, pair_secrets = self._open(shares, dealers)
+        transcript = transcript_of_shares(attempt, around.transcript, shares)
+        masks = self._masks(pair_secrets, transcript, blinding=blinding)
         body, digest = mask_contribution(
-            attempt, contribution, streams, me=self.me, rounding_key=rounding_key
+            attempt, contribution, masks, me=self.me, rounding_key=rounding_key, workers=workers
         )
         if not self._masked.settle(digest):
             raise UpdateMismatch(
@@ -209,58 +188,54 @@ class Shared(_Phase):
                 f"under the same masks would reveal their difference, so the second was not sent",
                 advice="an attempt has one input: start a new attempt for a new one",
             )
-        payload = MaskedHeader(transcript=transcript, body_sha256=digest).pack()
+        payload = MaskedHeader(transcript=transcript, body_digest=digest).pack()
         header = sign(payload, attempt, kind=Kind.MASKED, sender=self.me, signer=self.signer)
-        state = Masked(attempt, self.me, self.signer, transcript, self._graph, dealers, held)
+        state = Masked(attempt, self.me, self.signer, transcript, around.graph, dealers, held)
         return state, [memoryview(header), body]
 
-    def _open_shares(
+    def _blinding(self, secret: bytes | None) -> tuple[bytes, ...]:
+        """Key of the stream that keeps the sum from the coordinator, if the plan asks for it."""
+        if self.attempt.plan.opened_by == "coordinator":
+            return ()
+        if secret is None or len(secret) != KEY_BYTES:
+            raise AgreementViolation(
+                f"the sum of round {self.attempt.plan.round} is for the partners alone, and '{self.me}' has no secret of "
+                f"{KEY_BYTES} bytes that they share; nothing was sent"
+            )
+        return (blinding_key(secret, self.attempt, name=self.me),)
+
+    def _open(
         self, shares: Mapping[str, Buffer], dealers: tuple[str, ...]
-    ) -> dict[str, tuple[bytes, bytes]]:
-        attempt, graph = self.attempt, self._graph
+    ) -> tuple[dict[str, tuple[bytes, bytes]], dict[str, bytes]]:
+        """Open what the neighbours sent: their pairs of shares, and the secrets of the pairs with them."""
+        around = self._around
         held: dict[str, tuple[bytes, bytes]] = {}
+        pair_secrets: dict[str, bytes] = {}
+        neighbours = frozenset(around.graph.holders(self.me))
 
         def open_one(dealer: str) -> None:
-            holders = graph.holders(dealer)
             message = Shares.parse(
-                shares[dealer],
-                attempt,
-                sender=dealer,
-                transcript=self._transcript,
-                n_holders=len(holders),
+                shares[dealer], self.attempt, sender=dealer, transcript=around.transcript, graph=around.graph
             )
-            if self.me in holders:
-                held[dealer] = self._unseal(
-                    message.dealt[graph.share_number(dealer=dealer, holder=self.me)], dealer
-                )
+            if dealer in neighbours:
+                held[dealer] = around.open_shares(message, dealer)
+                if dealer != self.me:
+                    pair_secrets[dealer] = around.secret_with(dealer, message)
 
         collect_refusals(dealers, open_one)
-        return held
+        return held, pair_secrets
 
-    def _unseal(self, dealt: Dealt, dealer: str) -> tuple[bytes, bytes]:
-        attempt = self.attempt
-        place = seal_place(attempt, self._transcript, dealer=dealer, holder=self.me)
-        secret = self._secrets.cipher.shared_with(self._adverts[dealer].cipher_public, who=dealer)
-        pair = unseal(dealt.sealed, key=seal_key(secret, place=place), bound_to=place, who=dealer)
-        self_share, mask_share = pair[:SHARE_BYTES], pair[SHARE_BYTES:]
-        committed = (dealt.self_share_commitment, dealt.mask_share_commitment)
-        found = tuple(
-            commit_share(share, attempt, kind=kind, dealer=dealer, holder=self.me)
-            for kind, share in (("self", self_share), ("mask", mask_share))
-        )
-        if found != committed or not (in_range(self_share) and in_range(mask_share)):
-            raise ProtocolError(f"'{dealer}' dealt '{self.me}' a share that it did not commit to")
-        return self_share, mask_share
-
-    def _streams(self, dealers: tuple[str, ...], transcript: bytes) -> MaskStreams:
-        attempt, me = self.attempt, self.me
-        added = [self_mask_key(self._secrets.self_seed, attempt, transcript, name=me)]
+    def _masks(
+        self, pair_secrets: Mapping[str, bytes], transcript: bytes, *, blinding: tuple[bytes, ...]
+    ) -> Masks:
+        attempt, around, me = self.attempt, self._around, self.me
+        added = [self_mask_key(around.secrets.self_seed, attempt, transcript, name=me), *blinding]
         subtracted: list[bytes] = []
-        for peer in self._graph.peers(me, among=dealers):
-            public = self._adverts[peer].mask_public
-            key = pair_mask_key(self._secrets.mask, public, attempt, transcript, me=me, peer=peer)
+        for peer, secret in pair_secrets.items():
+            mine, public = around.secrets.mask.dh, around.adverts[peer].mask.dh
+            key = pair_mask_key(mine, public, attempt, transcript, me=me, peer=peer, secret=secret)
             (added if adds_pair_mask(attempt, me=me, peer=peer) else subtracted).append(key)
-        return MaskStreams(added=added, subtracted=subtracted)
+        return Masks(added=tuple(added), subtracted=tuple(subtracted))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing_extensions import Buffer
 
 from data_contracts.errors import AgreementViolation, ProtocolError, TooFewPartners
-from data_contracts.plan import RoundPlan
+from data_contracts.plan import HYBRID, RoundPlan
 from tasks.secure_aggregation.graph import Graph, draw_graph
 from tasks.secure_aggregation.keys import DOMAIN, KEY_BYTES, KeyPair, commitment, derive
 from tasks.secure_aggregation.masking import Layout
@@ -108,6 +108,15 @@ class Attempt:
         return (len(self.plan.cohort) + 7) // 8
 
     @property
+    def is_hybrid(self) -> bool:
+        """Whether seals and pairwise masks rest on ML-KEM-768 beside X25519."""
+        return self.plan.pair_secrets == HYBRID
+
+    def takers(self, graph: Graph, name: str) -> tuple[str, ...]:
+        """To whom a partner gives a pair secret: nobody where the plan has none."""
+        return graph.takers(name) if self.is_hybrid else ()
+
+    @property
     def n_corrupt(self) -> int:
         """Most partners that may collude with the coordinator: 2 * threshold > cohort + colluding."""
         return 2 * self.plan.threshold - len(self.plan.cohort) - 1
@@ -195,9 +204,28 @@ def seal_place(attempt: Attempt, transcript: bytes, *, dealer: str, holder: str)
     return transcript + _place(attempt, dealer) + _place(attempt, holder)
 
 
-def seal_key(secret: bytes, *, place: bytes) -> bytes:
-    """Key of one sealed pair of shares, from the Diffie-Hellman secret of dealer and holder."""
-    return derive(secret, label="seal-shares", context=place)
+def seal_key(dh_secret: bytes, kem_secret: bytes, *, place: bytes) -> bytes:
+    """Key of one sealed pair of shares, from both secrets of dealer and holder; the second may be empty."""
+    return derive(dh_secret + kem_secret, label="seal-shares", context=place)
+
+
+def pair_secret(mask_seed: bytes, attempt: Attempt, *, giver: str, taker: str) -> bytes:
+    """The secret that a partner gives to a later one under ML-KEM; whoever rebuilds its seed rebuilds it."""
+    return derive(mask_seed, label="pair-secret", context=_pair_place(attempt, giver, taker))
+
+
+def wrap_pair_secret(value: bytes, kem_secret: bytes, attempt: Attempt, *, giver: str, taker: str) -> bytes:
+    """Hide a pair secret under a key of its own, or show it again: the operation is its own inverse.
+
+    It is bare of a tag, for :func:`commit_pair_secret` tells whether it arrived.
+    """
+    pad = derive(kem_secret, label="wrap-pair-secret", context=_pair_place(attempt, giver, taker))
+    return bytes(a ^ b for a, b in zip(value, pad, strict=True))
+
+
+def commit_pair_secret(value: bytes, attempt: Attempt, *, giver: str, taker: str) -> bytes:
+    """Commitment to a pair secret, published with the shares."""
+    return commitment(value, label="commit-pair-secret", context=_pair_place(attempt, giver, taker))
 
 
 def self_mask_key(self_seed: bytes, attempt: Attempt, transcript: bytes, *, name: str) -> bytes:
@@ -206,16 +234,32 @@ def self_mask_key(self_seed: bytes, attempt: Attempt, transcript: bytes, *, name
 
 
 def pair_mask_key(
-    mine: KeyPair, public: bytes, attempt: Attempt, transcript: bytes, *, me: str, peer: str
+    mine: KeyPair,
+    public: bytes,
+    attempt: Attempt,
+    transcript: bytes,
+    *,
+    me: str,
+    peer: str,
+    secret: bytes,
 ) -> bytes:
     """Key of the mask that two partners share: one adds it, the other subtracts it.
+
+    Args:
+        mine: X25519 pair of one of them.
+        public: X25519 key of the other.
+        attempt: The attempt.
+        transcript: Of phases 1 and 2.
+        me: Whose pair it is.
+        peer: Whose key it is.
+        secret: The pair secret; empty where the plan has none.
 
     Raises:
         ProtocolError: If the peer's key is a point of low order.
     """
     first, second = attempt.in_order((me, peer))
     place = transcript + _place(attempt, first) + _place(attempt, second)
-    return derive(mine.shared_with(public, who=peer), label="pair-mask", context=place)
+    return derive(mine.shared_with(public, who=peer) + secret, label="pair-mask", context=place)
 
 
 def adds_pair_mask(attempt: Attempt, *, me: str, peer: str) -> bool:
@@ -235,6 +279,15 @@ def commit_share(share: bytes, attempt: Attempt, *, kind: str, dealer: str, hold
     """
     place = attempt.digest + _place(attempt, dealer) + _place(attempt, holder)
     return commitment(share, label=f"commit-{kind}-share", context=place)
+
+
+def blinding_key(shared: bytes, attempt: Attempt, *, name: str) -> bytes:
+    """Key of the stream that blinds one partner's vector, from the secret that all partners share."""
+    return derive(shared, label="blinding", context=attempt.digest + _place(attempt, name))
+
+
+def _pair_place(attempt: Attempt, giver: str, taker: str) -> bytes:
+    return attempt.digest + _place(attempt, giver) + _place(attempt, taker)
 
 
 def _place(attempt: Attempt, name: str) -> bytes:

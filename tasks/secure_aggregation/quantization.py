@@ -69,25 +69,26 @@ class LaneCode:
 
 
 class LaneEncoder:
-    """Encodes one lane block after block, from its first element to its last.
+    """Encodes one lane block after block, from any fourth element on.
 
     Args:
         code: The lane's code.
         rounding_key: 32 secret bytes of the partner; whoever knew them could undo the rounding.
         context: 32 bytes that name the round, so that a restart and a repeated attempt round alike.
+        first: Which element of the lane comes first; a multiple of 4.
 
     Attributes:
         n_clipped: How many values so far lay beyond the clip.
     """
 
-    def __init__(self, code: LaneCode, *, rounding_key: bytes, context: bytes) -> None:
+    def __init__(self, code: LaneCode, *, rounding_key: bytes, context: bytes, first: int = 0) -> None:
         if len(rounding_key) != KEY_BYTES:
             raise ValueError(f"the rounding key has {len(rounding_key)} bytes, expected {KEY_BYTES}")
         self.n_clipped = 0
         self._code = code
         single = code.lane.value_bits <= SINGLE_PRECISION_BITS
         key = derive(rounding_key, label="rounding", context=context + code.lane.name.encode())
-        self._uniform = Keystream(key)
+        self._uniform = Keystream(key, start=first * np.dtype(np.uint32).itemsize)
         most = BLOCK_BYTES // RING_DTYPES[code.lane.ring_bits].itemsize
         self._scaled: _Real = np.empty(most, np.float32) if single else np.empty(most, np.float64)
         self._random = np.empty(most, np.uint32)

@@ -29,13 +29,16 @@ class RoundMessages:
     unmaskings: Mapping[str, Buffer]
 
 
-def replay(plan: RoundPlan, messages: RoundMessages, *, identities: Identities) -> SecureSum:
+def replay(
+    plan: RoundPlan, messages: RoundMessages, *, identities: Identities, workers: int = 1
+) -> SecureSum:
     """Repeat a round's aggregation, every signature, commitment and digest checked anew.
 
     Args:
         plan: The round's plan.
         messages: All that was counted.
         identities: Pinned Ed25519 public keys (32 bytes) by partner.
+        workers: How many threads.
 
     Returns:
         The sum that these messages determine.
@@ -43,10 +46,26 @@ def replay(plan: RoundPlan, messages: RoundMessages, *, identities: Identities) 
     Raises:
         ProtocolError: If a message does not verify, naming its sender.
         TooFewPartners: If a phase is below the threshold.
+        AgreementViolation: If the plan leaves the sum to the partners: see :func:`replay_blinded`.
     """
+    return _confirmed(plan, messages, identities).unmask(messages.unmaskings, workers=workers)
+
+
+def replay_blinded(
+    plan: RoundPlan, messages: RoundMessages, *, identities: Identities, workers: int = 1
+) -> memoryview:
+    """Repeat a round whose sum only the partners open, up to the blinded sum that the coordinator published.
+
+    Raises:
+        ProtocolError: As :func:`replay`.
+        TooFewPartners: As :func:`replay`.
+    """
+    return _confirmed(plan, messages, identities).unmask_blinded(messages.unmaskings, workers=workers)
+
+
+def _confirmed(plan: RoundPlan, messages: RoundMessages, identities: Identities) -> coordinator.Confirmed:
     shared = coordinator.begin(plan, identities=identities).adverts(messages.adverts).shares(messages.shares)
-    confirmed = shared.masked(messages.masked).confirmations(messages.confirmations)
-    return confirmed.unmask(messages.unmaskings)
+    return shared.masked(messages.masked).confirmations(messages.confirmations)
 
 
 def verify(

@@ -35,6 +35,8 @@ class Consortium:
     root_label: str = "root"
     seed: int = 7
     plan_fields: Mapping[str, Any] = field(default_factory=dict)
+    blinding_secret: bytes | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         self.names = tuple(f"p{i:03d}" for i in range(self.n))
@@ -81,17 +83,26 @@ class Consortium:
             )
         return out
 
-    def shares(self, adverts: Mapping[str, bytes], names: Collection[str]) -> dict[str, bytes]:
+    def shares(
+        self,
+        adverts: Mapping[str, bytes],
+        names: Collection[str],
+        sent: Mapping[str, bytes] | None = None,
+    ) -> dict[str, bytes]:
         out = {}
         for name in names:
-            self.states[name], out[name] = self.states[name].share(adverts)
+            self.states[name], out[name] = self.states[name].share(adverts, sent=(sent or {}).get(name))
         return out
 
     def masked(self, shares: Mapping[str, bytes], names: Collection[str]) -> dict[str, bytes]:
         out = {}
         for name in names:
             self.states[name], chunks = self.states[name].mask(
-                shares, self.contributions[name], rounding_key=secret("rounding", name)
+                shares,
+                self.contributions[name],
+                rounding_key=secret("rounding", name),
+                blinding_secret=self.blinding_secret,
+                workers=self.workers,
             )
             out[name] = b"".join(chunks)
         return out

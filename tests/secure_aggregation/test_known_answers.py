@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from data_contracts.errors import AgreementViolation, ProtocolError
-from data_contracts.plan import Lane
+from data_contracts.plan import HYBRID, Lane
 from tasks.secure_aggregation import vector
-from tasks.secure_aggregation.keys import AttemptSecrets, KeyPair, derive, seal, unseal
-from tasks.secure_aggregation.masking import Keystream, MaskStreams
+from tasks.secure_aggregation.attempt_secrets import AttemptSecrets
+from tasks.secure_aggregation.keys import KeyPair, derive, seal, unseal
+from tasks.secure_aggregation.masking import Keystream, Masks
 from tasks.secure_aggregation.quantization import LaneCode, decode, encode
 from tasks.secure_aggregation.shamir import PRIME, combine, in_range, split
 from tests.secure_aggregation.consortium import Consortium, secret
@@ -135,12 +136,13 @@ def test_too_few_shares_are_refused():
 
 
 def test_every_secret_of_an_attempt_is_another_one_and_none_is_printed():
-    secrets = AttemptSecrets.from_root(secret("r"), plan_digest=secret("p"))
+    secrets = AttemptSecrets.from_root(secret("r"), plan_digest=secret("p"), pair_secrets=HYBRID)
     values = [
-        secrets.mask_seed, secrets.self_seed, *secrets.polynomial_keys, secrets.cipher.public, secrets.mask.public,
+        secrets.mask_seed, secrets.self_seed, *secrets.polynomial_keys,
+        secrets.cipher.public.dh, secrets.mask.public.dh, secrets.cipher.public.kem, secrets.mask.public.kem,
     ]  # fmt: skip
     assert len(set(values)) == len(values)
-    other = AttemptSecrets.from_root(secret("r"), plan_digest=secret("q"))
+    other = AttemptSecrets.from_root(secret("r"), plan_digest=secret("q"), pair_secrets=HYBRID)
     assert {other.mask_seed, other.self_seed, *other.polynomial_keys}.isdisjoint(values)
     assert not any(value.hex()[:8] in repr(secrets) or repr(value) in repr(secrets) for value in values)
 
@@ -159,7 +161,7 @@ def test_a_seal_opens_in_its_own_place_only():
 
 def test_a_root_of_the_wrong_size_is_refused():
     with pytest.raises(ValueError, match="31 bytes"):
-        AttemptSecrets.from_root(bytes(31), plan_digest=bytes(32))
+        AttemptSecrets.from_root(bytes(31), plan_digest=bytes(32), pair_secrets=HYBRID)
 
 
 # ---------------------------------------------------------------- quantization
@@ -267,13 +269,15 @@ def test_the_sum_breaks_if_any_one_mask_of_any_kind_is_left_out(left_out, monkey
     """p002 forgets one of its five streams: the sum is noise, where it would be zero."""
     honest = vector.mask_contribution
 
-    def forgetful(attempt, contribution, streams, *, me, rounding_key):
+    def forgetful(attempt, contribution, masks, *, me, **arguments):
         if me == "p002":
-            all_streams = [*streams._added, *streams._subtracted]
-            assert len(all_streams) == 5
-            for side in (streams._added, streams._subtracted):
-                side[:] = [s for s in side if s is not all_streams[left_out]]
-        return honest(attempt, contribution, streams, me=me, rounding_key=rounding_key)
+            keys = [*masks.added, *masks.subtracted]
+            assert len(set(keys)) == 5
+            masks = Masks(
+                added=tuple(key for key in masks.added if key != keys[left_out]),
+                subtracted=tuple(key for key in masks.subtracted if key != keys[left_out]),
+            )
+        return honest(attempt, contribution, masks, me=me, **arguments)
 
     monkeypatch.setattr("tasks.secure_aggregation.partner.mask_contribution", forgetful)
     consortium = Consortium(5, 3, (Lane(name="zero", length=20_000, ring_bits=32, value_bits=10),))
@@ -287,13 +291,13 @@ def test_a_vector_without_its_masks_fails_the_test_of_uniformity():
     """The statistic has teeth: no mask, or one mask on one half only, is told apart."""
     zeros = np.zeros(20_000, "<u2")
     assert p_value_of_uniformity(zeros.tobytes()) < 1e-6
-    MaskStreams(added=[secret("m")], subtracted=[]).apply_to(zeros[:10_000])
+    Masks(added=(secret("m"),)).streams().apply_to(zeros[:10_000])
     assert p_value_of_uniformity(zeros.tobytes()) < 1e-6
 
 
 def test_streams_added_by_one_and_subtracted_by_another_cancel():
-    keys = [secret(i) for i in range(3)]
+    keys = tuple(secret(i) for i in range(3))
     block = np.arange(5000, dtype="<u8")
-    MaskStreams(added=keys, subtracted=[]).apply_to(block)
-    MaskStreams(added=[], subtracted=keys).apply_to(block)
+    Masks(added=keys).streams().apply_to(block)
+    Masks(subtracted=keys).streams().apply_to(block)
     np.testing.assert_array_equal(block, np.arange(5000))

@@ -163,11 +163,11 @@ def test_lanes_larger_than_a_block_and_of_all_rings_keep_their_places():
 
 
 def test_a_restart_from_the_same_root_repeats_every_byte():
-    first, second = Consortium(4, 3), Consortium(4, 3)
     logs = []
-    for consortium in (first, second):
+    for sent in (None, "the shares of the first time"):
+        consortium = Consortium(4, 3)
         adverts = consortium.adverts()
-        shares = consortium.shares(adverts, consortium.names)
+        shares = consortium.shares(adverts, consortium.names, sent and logs[0][1])
         masked = consortium.masked(shares, consortium.names[:3])
         confirmations = consortium.confirmations(consortium.names[:3], consortium.names[:3])
         logs.append(

@@ -1,0 +1,62 @@
+"""How long masked vectors stay: the newest rounds, as many as fit a budget, can be repeated by anybody.
+
+Why: a round stays verifiable as long as its vectors lie in the mailbox, and a training keeps no room for all of
+them: ten partners and twenty million parameters make 400 MB a round. Runs: on the coordinator. Source: own.
+"""
+
+from collections.abc import Iterator
+
+from data_contracts.envelope import Envelope, Kind, Slot
+from data_contracts.plan import RoundPlan
+from data_contracts.references import BlobReference
+from tasks.exchange.board import Board
+from tasks.rounds.committed import named_senders, plan_at
+
+VECTOR_BUDGET_BYTES = 2**30
+
+
+def discard_old_vectors(board: Board, plan: RoundPlan, *, budget_bytes: int = VECTOR_BUDGET_BYTES) -> None:
+    """Drop the masked vectors of old rounds that a budget has no room for.
+
+    The finished round's own vectors always stay. The signed messages that name the vectors stay for good.
+
+    Args:
+        board: The coordinator's board.
+        plan: The attempt that has just ended.
+        budget_bytes: How much the kept vectors may occupy together.
+    """
+    kept = sum(vector.bytes for vector in _vectors(board, plan))
+    for round_number in range(plan.round - 1, -1, -1):
+        vectors = [vector for other in _plans(board, round_number) for vector in _vectors(board, other)]
+        kept += sum(vector.bytes for vector in vectors)
+        if kept > budget_bytes and not _discard(board, vectors):
+            return  # older ones went before
+
+
+def _plans(board: Board, round_number: int) -> Iterator[RoundPlan]:
+    attempt = 0
+    while (plan := plan_at(board, round_number, attempt)) is not None:
+        yield plan
+        attempt += 1
+
+
+def _vectors(board: Board, plan: RoundPlan) -> list[BlobReference]:
+    """References of the vectors that an attempt counted: what was never checked may name any blob at all."""
+    closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=plan)
+    if closed is None:
+        return []
+    found = []
+    for sender in named_senders(closed, allowed=plan.cohort, threshold=plan.threshold):
+        slot = Slot(board.run_id, plan.round, plan.attempt, Kind.MASKED, sender)
+        data = board.mailbox.read(slot)
+        if data is not None:
+            found.append(Envelope.from_bytes(data, slot=slot).head.body)
+    return found
+
+
+def _discard(board: Board, vectors: list[BlobReference]) -> bool:
+    """Drop blobs; whether any was there."""
+    there = [vector for vector in vectors if vector in board.mailbox.blobs]
+    for vector in there:
+        board.mailbox.blobs.discard(vector)
+    return bool(there)
