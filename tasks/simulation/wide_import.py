@@ -137,7 +137,7 @@ def source_tables(
         The tables, and counts of what was left out or merged.
 
     Raises:
-        SettingsError: If the numbers do not fit the unit, or no target is large enough.
+        SettingsError: If the numbers do not fit the unit, an id names two structures, or no target is large enough.
     """
     n_targets = len(wide.targets)
     binary = _binary_targets(wide)
@@ -162,7 +162,7 @@ def source_tables(
     target = target[kept]
     is_binary = binary[target]
     numbers = mean[kept] if unit == "p" else np.where(is_binary, mean[kept], 10.0 ** mean[kept])
-    compound_ids = _compound_ids(wide, rows)
+    compound_ids = _compound_ids(wide, rows, who=who)
     tables = SourceTables(
         structures=pa.table({"compound_id": compound_ids, "smiles": [wide.smiles[row] for row in rows]}),
         assays=_assays(wide, np.flatnonzero(kept_target), binary=binary),
@@ -210,10 +210,17 @@ def _on_log_scale(
     return np.where(real, logs, wide.value)
 
 
-def _compound_ids(wide: WideTable, rows: npt.NDArray[np.int64]) -> Any:
+def _compound_ids(wide: WideTable, rows: npt.NDArray[np.int64], *, who: str) -> Any:
     if wide.row_ids is None:
         return pa.array([f"ROW-{row + 1:07d}" for row in rows.tolist()], pa.string())
-    return pa.array([wide.row_ids[row] for row in rows.tolist()], pa.string())
+    names = [wide.row_ids[row] for row in rows.tolist()]
+    repeated = len(names) - len(set(names))
+    if repeated:  # their values would end up at the first of the structures
+        raise SettingsError(
+            f"{who}: {repeated} compound ids name a further structure; expected one structure an id",
+            advice="leave out the id column, so that the rows are numbered, or correct the ids",
+        )
+    return pa.array(names, pa.string())
 
 
 def _assays(wide: WideTable, targets: npt.NDArray[np.int64], *, binary: npt.NDArray[np.bool_]) -> Any:

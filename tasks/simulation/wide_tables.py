@@ -7,6 +7,7 @@ measurement. Runs: anywhere. Source: own; the caps are those of data_contracts/l
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,7 @@ def _columns(path: Path) -> dict[str, Any]:
             if spent > allowed:
                 _refuse(path, f"needs more than {allowed >> 20} MiB when decoded: a decompression bomb?")
             batches.append(batch)
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error):
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error):
         failed = True  # their texts quote the row
     if failed:
         _refuse(path, "cannot be read as a table (damaged, truncated, or rows of different length)")

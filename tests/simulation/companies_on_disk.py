@@ -1,6 +1,12 @@
-"""What a published dataset holds, read back."""
+"""Real molecules to bring, and what a published dataset holds, read back."""
 
 import pyarrow.parquet as pq
+
+from tasks.simulation.molecules import embedded_structures, rdkit_data_directory
+
+
+def real_molecules(count):
+    return embedded_structures(rdkit_data_directory())["smiles"].to_pylist()[:count]
 
 
 def tables(dataset, partner):
