@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(commands, shared)
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
+    _add_verify(commands, shared)
     _add_services(commands, shared)
     _add(
         commands,
@@ -185,3 +186,19 @@ def _add_contracts(commands: Any, shared: argparse.ArgumentParser) -> None:
         example="motet contracts activities",
     )
     contracts.add_argument("name", nargs="?", help="name of a contract")
+
+
+def _add_verify(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "repeat what the coordinator says it did, and compare"
+    verifying = commands.add_parser("verify", help=text, description=text)
+    subjects = verifying.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
+    verify = _add(
+        subjects,
+        shared,
+        "round",
+        "repeat a round's secure sum from its messages, bit for bit",
+        handler="flows.cli.verification:verify",
+        example="motet verify round 20261125-093931-2ddb 3",
+    )
+    verify.add_argument("run", help="name of the run, as `motet runs` lists it")
+    verify.add_argument("round", type=int, help="number of the round, from 1")

@@ -45,13 +45,19 @@ def _vectors(board: Board, plan: RoundPlan) -> list[BlobReference]:
     closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=plan)
     if closed is None:
         return []
-    found = []
-    for sender in named_senders(closed, allowed=plan.cohort, threshold=plan.threshold):
-        slot = Slot(board.run_id, plan.round, plan.attempt, Kind.MASKED, sender)
-        data = board.mailbox.read(slot)
-        if data is not None:
-            found.append(Envelope.from_bytes(data, slot=slot).head.body)
-    return found
+    senders = named_senders(closed, allowed=plan.cohort, threshold=plan.threshold)
+    return [found for sender in senders if (found := vector_reference(board, plan, sender)) is not None]
+
+
+def vector_reference(board: Board, plan: RoundPlan, sender: str) -> BlobReference | None:
+    """The blob that a partner announced as its masked vector, whether or not it is still there.
+
+    Raises:
+        ProtocolError: If the announcement is malformed.
+    """
+    slot = Slot(board.run_id, plan.round, plan.attempt, Kind.MASKED, sender)
+    data = board.mailbox.read(slot)
+    return None if data is None else Envelope.from_bytes(data, slot=slot).head.body
 
 
 def _discard(board: Board, vectors: list[BlobReference]) -> bool:

@@ -5,13 +5,14 @@ order, so a partner or an auditor need not trust the coordinator's arithmetic. R
 proved in ``tests/secure_aggregation/test_verification.py``.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from typing_extensions import Buffer
 
-from data_contracts.errors import UpdateMismatch
+from data_contracts.errors import ProtocolError, UpdateMismatch
 from data_contracts.plan import RoundPlan
 from tasks.secure_aggregation import coordinator
 from tasks.secure_aggregation.protocol import Identities
@@ -44,11 +45,12 @@ def replay(
         The sum that these messages determine.
 
     Raises:
-        ProtocolError: If a message does not verify, naming its sender.
-        TooFewPartners: If a phase is below the threshold.
+        ProtocolError: If a message of the first four phases does not verify, naming its sender.
+        TooFewPartners: If a phase, or what verifies of the last one, is below the threshold.
         AgreementViolation: If the plan leaves the sum to the partners: see :func:`replay_blinded`.
     """
-    return _confirmed(plan, messages, identities).unmask(messages.unmaskings, workers=workers)
+    confirmed = _confirmed(plan, messages, identities)
+    return confirmed.unmask(_valid(confirmed, messages.unmaskings), workers=workers)
 
 
 def replay_blinded(
@@ -60,12 +62,23 @@ def replay_blinded(
         ProtocolError: As :func:`replay`.
         TooFewPartners: As :func:`replay`.
     """
-    return _confirmed(plan, messages, identities).unmask_blinded(messages.unmaskings, workers=workers)
+    confirmed = _confirmed(plan, messages, identities)
+    return confirmed.unmask_blinded(_valid(confirmed, messages.unmaskings), workers=workers)
 
 
 def _confirmed(plan: RoundPlan, messages: RoundMessages, identities: Identities) -> coordinator.Confirmed:
     shared = coordinator.begin(plan, identities=identities).adverts(messages.adverts).shares(messages.shares)
     return shared.masked(messages.masked).confirmations(messages.confirmations)
+
+
+def _valid(confirmed: coordinator.Confirmed, unmaskings: Mapping[str, Buffer]) -> dict[str, Buffer]:
+    """Leave out what the coordinator refused on arrival: any sufficient set of shares gives the same sum."""
+    valid = {}
+    for sender, message in unmaskings.items():
+        with contextlib.suppress(ProtocolError):
+            confirmed.check_unmasking(sender, message)
+            valid[sender] = message
+    return valid
 
 
 def verify(

@@ -1,0 +1,104 @@
+"""``motet verify round``: repeat a round from its messages and compare it with what was announced.
+
+Why: whoever holds the mailbox need not believe the coordinator. Runs: anywhere; needs no secret.
+Source: own; ``tasks.rounds.verification``.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from data_contracts.errors import AgreementViolation, SettingsError
+from flows.run_directory import RunDirectory
+from flows.sites import Site
+from tasks.exchange.blob_store import BlobStore
+from tasks.exchange.board import Board
+from tasks.exchange.identity import Identity, Roster
+from tasks.exchange.mailbox import DirectoryMailbox
+from tasks.rounds.study import Study
+from tasks.rounds.verification import FinishedRound, check_outcome, read_round, repeat_sum
+
+READER = "reader"
+
+
+def verify(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Verify one round of a run under this home."""
+    run = RunDirectory(Path(arguments.home).resolve() / "runs" / arguments.run)
+    if not (run.path / "run.json").exists():
+        raise SettingsError(
+            f"there is no run '{arguments.run}' under {arguments.home}", advice="see `motet runs`"
+        )
+    roster = _roster(run)
+    board = Board(
+        mailbox=DirectoryMailbox(run.mailbox),
+        identity=Identity(READER, os.urandom(32)),
+        roster=roster,
+        run_id=run.run_id,
+    )
+    found = read_round(board, arguments.round)
+    total = repeat_sum(found, identities=roster.partner_keys, workers=os.cpu_count() or 1)
+    model = found.plan.model_in
+    has_model = model is None or model in board.mailbox.blobs
+    if has_model:
+        with tempfile.TemporaryDirectory() as directory:
+            store = _store_of_its_own(board, found, Path(directory))
+            check_outcome(found, total, study=_study(found), inputs=store)
+    return _say(found, outcome_repeated=has_model)
+
+
+def _roster(run: RunDirectory) -> Roster:
+    """The public keys of all sites. On one machine they lie here; elsewhere the agreement pins them."""
+    names = sorted(path.name for path in (run.path / "partners").iterdir() if (path / "keys").is_dir())
+    sites: list[Site] = [run.coordinator, *(run.partner(name) for name in names)]
+    return Roster(
+        coordinator=run.coordinator.name,
+        public_keys={site.name: site.identity.public_key.hex() for site in sites},
+    )
+
+
+def _study(found: FinishedRound) -> Study[Any, BlobStore, dict[str, Any]]:
+    from tasks.studies.evaluation import EVALUATION
+    from tasks.studies.qsar_training import QSAR_TRAINING
+
+    for study in (QSAR_TRAINING, EVALUATION):
+        if study.name == found.plan.study:
+            return study
+    raise AgreementViolation(
+        f"round {found.plan.round} belongs to a study that this installation does not have",
+        advice="install the version of motet that the run was made with",
+    )
+
+
+def _store_of_its_own(board: Board, found: FinishedRound, directory: Path) -> BlobStore:
+    """A store with the round's model in it, so that repeating the study writes nothing into the mailbox."""
+    store, model = BlobStore(directory), found.plan.model_in
+    if model is not None:
+        store.path(model).symlink_to(board.mailbox.blobs.path(model))
+    return store
+
+
+def _say(found: FinishedRound, *, outcome_repeated: bool) -> dict[str, Any]:
+    plan, names = found.plan, list(found.survivors)
+    what = "its outcome is" if outcome_repeated else "its sum is"
+    print(
+        f"round {plan.round} of {plan.run_id}: {what} what its messages give, bit for bit\n"
+        f"  {plan.study}, attempt {plan.attempt}, {len(names)} of {len(plan.cohort)} partners ({', '.join(names)}), "
+        f"{found.n_bytes / 1e6:.1f} MB of masked vectors repeated"
+    )
+    if not outcome_repeated:
+        print(
+            "  what was made of the sum could not be repeated: the model it started from went when the run ended;\n"
+            "  verify a training round while the run lasts"
+        )
+    return {
+        "run": plan.run_id,
+        "round": plan.round,
+        "attempt": plan.attempt,
+        "study": plan.study,
+        "survivors": names,
+        "masked_bytes": found.n_bytes,
+        "sum_verified": True,
+        "outcome_verified": outcome_repeated,
+    }
