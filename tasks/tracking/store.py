@@ -2,10 +2,12 @@
 
 Why: MLflow's fluent state crosses no thread and guesses users, paths and git commits; here every call names
 its store and its run. Runs: on every site, on its own store. Source: own; MLflow 3.17, whose file store is
-closed and whose first SQLite schema takes seconds, so a store is opened once and early.
+closed and whose schema takes seconds and 300 statements: it is made aside and published in one step, because
+MLflow cannot open one that a kill cut short.
 """
 
 import contextlib
+import fcntl
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any
 
 from data_contracts.errors import WorkFailed
 
+SQLITE_MAGIC = b"SQLite format 3\0"
 EXPERIMENT_KIND = "custom_model_development"  # else the interface opens the experiment as a chat application
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -44,9 +47,14 @@ class TrackingStore:
     directory: Path
 
     @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.directory / "mlflow.db"
+
+    @property
     def uri(self) -> str:
         """Address for an MLflow client or server."""
-        return f"sqlite:///{self.directory / 'mlflow.db'}"
+        return f"sqlite:///{self.database}"
 
     @property
     def artifacts(self) -> Path:
@@ -63,7 +71,38 @@ class TrackingStore:
             from mlflow import MlflowClient
 
             with refusals("open the store"):
+                _publish_schema(self)
                 return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+
+def _publish_schema(store: TrackingStore) -> None:
+    """Make the database if there is none, so that it appears whole or not at all."""
+    with (store.directory / ".opening.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if store.database.exists():
+            _require_database(store.database)
+        else:
+            _make_schema(store.directory / ".unfinished.db", artifacts=store.artifacts).rename(store.database)
+
+
+def _make_schema(path: Path, *, artifacts: Path) -> Path:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for remains in path.parent.glob(f"{path.name}*"):  # of a kill, with SQLite's journal
+        remains.unlink()
+    made = SqlAlchemyStore(f"sqlite:///{path}", str(artifacts))
+    made.engine.dispose()
+    return path
+
+
+def _require_database(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(SQLITE_MAGIC))
+    if head not in (b"", SQLITE_MAGIC):  # an empty file is an empty database
+        raise WorkFailed(
+            f"<home>/mlflow/{path.name} is no SQLite database",
+            advice="move it away, so that a new one is made, or restore it from a backup",
+        )
 
 
 def open_store(home: Path) -> TrackingStore:
