@@ -189,15 +189,15 @@ def save_mlflow_model(scratch: Path, bundle: Path, *, card: ModelCard, model_id:
     Returns:
         The MLflow model directory.
     """
-    import mlflow.pyfunc
-    from mlflow.models import Model
-
     shutil.copyfile(Path(scoring.__file__).with_name("scoring_model.py"), scratch / "scoring_model.py")
-    model = Model(artifact_path="model", model_id=model_id)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # MLflow would like type hints that it then checks slowly
+        # MLflow would like type hints that it then checks slowly, and compares columns in pandas' old way.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import mlflow.pyfunc
+        from mlflow.models import Model
+
+        model = Model(artifact_path="model", model_id=model_id)
         mlflow.pyfunc.save_model(
             path=str(scratch / "model"),
             mlflow_model=model,

@@ -6,7 +6,6 @@ Runs: anywhere. Source: network as in SparseChem (Arany et al.): embedding sum, 
 """
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -184,16 +183,20 @@ def load(directory: Path, *, sources: Mapping[str, ModuleType] | None = None) ->
 def load_source(path: Path, name: str) -> ModuleType:
     """Load a source file under a private name, so that it meets no module of the consumer.
 
+    Its text is compiled here: Python's own loader would prefer a cached ``.pyc``, which no card vouches for.
+
     Raises:
-        ValueError: If the file is no Python source.
+        SyntaxError: If the file is no Python source.
     """
-    private = f"_motet_model_{name}_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    if private in sys.modules:
-        return sys.modules[private]
-    spec = importlib.util.spec_from_file_location(private, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path.name} is no Python source file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[private] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    content = path.read_bytes()
+    private = f"_motet_model_{name}_{hashlib.sha256(content).hexdigest()[:16]}"
+    if private not in sys.modules:
+        module = ModuleType(private)
+        module.__file__ = str(path)
+        sys.modules[private] = module  # dataclasses look their module up
+        try:
+            exec(compile(content, path.name, "exec"), module.__dict__)  # noqa: S102 - the model's own code
+        except BaseException:
+            del sys.modules[private]  # else the next attempt would find half a module
+            raise
+    return sys.modules[private]
