@@ -66,6 +66,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
     coordinator = Coordinator(
         board=run.coordinator.board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
         settings=settings,
+        listed=dataset.catalogue if settings.catalogue_heads else (),
         report=tracking.report,
     )
     async with training_children() as run_job:
@@ -81,7 +82,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         ]
         async with asyncio.TaskGroup() as everybody:
             if settings.pooled_arm:
-                pooled = PooledArm(run, partners, parameters=coordinator.parameters)
+                pooled = PooledArm(run, partners, parameters=coordinator.parameters(n_catalogue=0))
                 partners = [
                     dataclasses.replace(partner, pooled=pooled.arm_of(place))
                     for place, partner in enumerate(partners)
@@ -138,7 +139,7 @@ class PooledArm:
         self._trained = asyncio.Event()
 
     async def train(self) -> None:
-        """Train as soon as every company has prepared its data."""
+        """Train as soon as every company has prepared its data and knows the catalogue."""
         for partner in self._partners:
             await partner.is_prepared.wait()
         start = self._run.path / "simulation" / "first-trunk.safetensors"
@@ -148,6 +149,7 @@ class PooledArm:
             kind="pooled",
             datasets=tuple(partner.prepared for partner in self._partners),
             trunk=start,
+            places=tuple(partner.places for partner in self._partners),
             head_seeds=tuple(partner.site.seed("head") for partner in self._partners),
             seed=seed,
             max_epochs=self._parameters.rounds * self._parameters.local_epochs,

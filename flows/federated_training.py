@@ -14,12 +14,14 @@ from data_contracts.references import BlobReference
 from flows.settings import RunSettings
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import Board
-from tasks.local_training.parameters import flatten, initial_trunk, trunk_layout
+from tasks.local_training.shared_model import initial_shared
 from tasks.rounds.coordinator import publish_plan
 from tasks.rounds.steps import open_sum
 from tasks.rounds.study import Study
+from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
 from tasks.studies import qsar_training as training_study
+from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import EVALUATION, EvaluationParameters
 from tasks.studies.qsar_training import QSAR_TRAINING, TrainingParameters
 
@@ -35,18 +37,19 @@ class Coordinator:
     Attributes:
         board: The coordinator's view of the mailbox.
         settings: What the run computes.
+        listed: Endpoints that the agreement offers for the catalogue; public.
         report: Called with the plan and the public outcome of every round.
     """
 
     board: Board
     settings: RunSettings
+    listed: tuple[str, ...]
     report: ReportRound
 
-    @property
-    def parameters(self) -> TrainingParameters:
+    def parameters(self, *, n_catalogue: int) -> TrainingParameters:
         """The training parameters that every plan of the run carries."""
         shared = set(TrainingParameters.model_fields) & set(RunSettings.model_fields)
-        return TrainingParameters(**self.settings.model_dump(include=shared))
+        return TrainingParameters(**self.settings.model_dump(include=shared), n_catalogue=n_catalogue)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class TrainedTrunk:
     """What the consortium trained.
 
     Attributes:
-        trunk: The chosen trunk.
+        trunk: The chosen shared model: trunk and catalogue head.
         best_round: The round after which it stood.
         validation: The validation metrics of every round, by round.
         test: The consortium's means on the test fold, by ``test/<arm>/<metric>``.
@@ -67,13 +70,14 @@ class TrainedTrunk:
 
 
 async def lead(coordinator: Coordinator) -> TrainedTrunk:
-    """Lead a run: train for the agreed rounds, choose the best trunk by the securely summed metric, test it.
+    """Lead a run: agree on the catalogue, train, choose the best round by the securely summed metric, test it.
 
     Raises:
         TooFewPartners: If a round fell below the threshold; the same call resumes with a new attempt.
     """
-    parameters = coordinator.parameters
-    trunks: dict[int, BlobReference] = {0: _first_trunk(coordinator)}
+    agreed = await _agree_on_catalogue(coordinator)
+    parameters = coordinator.parameters(n_catalogue=agreed["n_catalogue"])
+    trunks: dict[int, BlobReference] = {0: _first_model(coordinator, parameters)}
     validation: dict[int, dict[str, float]] = {}
     clip = parameters.clip_ceiling
     for round_number in range(1, parameters.rounds + 1):
@@ -113,12 +117,18 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
     return TrainedTrunk(trunk=trunks[best], best_round=best, validation=validation, test=outcome["metrics"])
 
 
-def _first_trunk(coordinator: Coordinator) -> BlobReference:
-    layout = trunk_layout(coordinator.parameters.hidden)
-    trunk = initial_trunk(coordinator.parameters.hidden, seed=coordinator.settings.seed)
-    return training_study.publish_trunk(
-        coordinator.board.mailbox.blobs, flatten(trunk, layout), hidden=coordinator.parameters.hidden
+async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
+    """Count who trains the listed endpoints, and keep those that enough partners train."""
+    listed = catalogue_study.publish_list(coordinator.board.mailbox.blobs, coordinator.listed)
+    lanes = catalogue_study.lanes(len(coordinator.listed))
+    return await _round(coordinator, 0, study=CATALOGUE, lanes=lanes, parameters={}, trunk=listed)
+
+
+def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> BlobReference:
+    vector = initial_shared(
+        parameters.hidden, n_catalogue=parameters.n_catalogue, seed=coordinator.settings.seed
     )
+    return training_study.publish_shared(coordinator.board.mailbox.blobs, vector, parameters=parameters)
 
 
 async def _evaluate(

@@ -83,7 +83,7 @@ async def open_tracking(run: RunDirectory, *, dataset: SimulatedDataset) -> Trac
     }
     report = RoundReport(
         tracked=coordinator,
-        n_rounds=run.settings.rounds + 2,
+        n_rounds=run.settings.rounds + 3,
         directory=run.path / "pictures",
         simulated_assays=dataset.card.simulated_assays,
     )
@@ -130,6 +130,7 @@ async def finish_partner(
         name=partner_model(name),
         trunk=federated.trunk,
         head=federated.head,
+        places=federated.places,
         endpoints=endpoint_ids,
         data=tracking.origin,
         validation=Validation(metric="auprc", value=outcome.validation_auprc, basis=tracking.basis)
@@ -176,6 +177,7 @@ async def finish_coordinator(
         name=CONSORTIUM_MODEL,
         trunk=blobs.path(trained.trunk),
         head=None,
+        places=None,
         endpoints=(),
         data=tracking.origin,
         validation=Validation(metric="auprc", value=best, basis=tracking.basis) if best is not None else None,

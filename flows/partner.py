@@ -5,9 +5,13 @@ Runs: on the partner. Source: own.
 """
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from data_contracts.errors import AgreementViolation, ProtocolError
 from data_contracts.plan import RoundPlan
@@ -15,17 +19,20 @@ from data_contracts.references import BlobReference
 from flows.sites import Site
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.exchange.board import Board
+from tasks.exchange.durable_files import replace_whole
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.steps import featurization
 from tasks.local_training.jobs import Centralised
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
 from tasks.rounds.steps import secure_aggregation
+from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
 from tasks.studies import qsar_training as training_study
+from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import EVALUATION, Arm
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
-from tasks.studies.steps import evaluation, local_training, train_without_federation
+from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
 
@@ -41,7 +48,7 @@ class Partner:
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
-        is_prepared: Set once its data lies prepared.
+        is_prepared: Set once its data lies prepared and the catalogue is agreed on.
     """
 
     site: Site
@@ -57,12 +64,17 @@ class Partner:
         """Where its prepared data lies."""
         return self.site.root / "prepared"
 
+    @property
+    def places(self) -> Path:
+        """Where it keeps which of its endpoints have which row of the catalogue head."""
+        return self.site.root / "places.npy"
+
     def round_directory(self, round_number: int) -> Path:
         """Where it works on a round."""
         return self.site.root / "rounds" / f"r{round_number:03d}"
 
     def trunk(self, reference: BlobReference) -> Path:
-        """Open a published trunk after checking its digest."""
+        """Open a published model after checking its digest."""
         self.board.mailbox.blobs.open(reference, who=self.board.roster.coordinator)
         return self.board.mailbox.blobs.path(reference)
 
@@ -97,7 +109,6 @@ async def take_part(partner: Partner) -> PartOutcome:
         output=partner.prepared,
         workers=partner.workers,
     )
-    partner.is_prepared.set()
     contributor = Contributor(
         board=partner.board,
         vault=partner.site.vault,
@@ -106,16 +117,19 @@ async def take_part(partner: Partner) -> PartOutcome:
     )
     async with asyncio.TaskGroup() as background:
         alone: asyncio.Task[Arm] | None = None
-        round_number, plan = 1, None
+        round_number, plan = 0, None
         while (
             found := await next_plan(partner.board, round_number, patience=contributor.patience)
         ) is not None:
             plan = found
-            alone = alone or background.create_task(_train_alone(partner, plan))
+            if plan.study == QSAR_TRAINING.name:
+                alone = alone or background.create_task(_train_alone(partner, plan))
             directory = partner.round_directory(plan.round)
             if not contributor.is_over(plan):
                 await _work_on(partner, plan, alone, directory=directory)
-            await secure_aggregation(partner.site.name, plan, directory, contributor=contributor)
+            outcome = await secure_aggregation(partner.site.name, plan, directory, contributor=contributor)
+            if plan.study == CATALOGUE.name:
+                _find_places(partner, outcome)
             (directory / "update.npy").unlink(missing_ok=True)  # large, and no later round needs it
             round_number += 1
     if plan is None or alone is None:
@@ -137,15 +151,35 @@ def _validation_auprc(partner: Partner, best_round: int) -> float | None:
     return metrics.means(counted)["auprc"]
 
 
-async def _work_on(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm], *, directory: Path) -> None:
+def _find_places(partner: Partner, outcome: dict[str, Any]) -> None:
+    """Keep which of the partner's endpoints the catalogue head serves."""
+    agreed = catalogue_study.read_list(
+        partner.board.mailbox.blobs,
+        BlobReference.model_validate(outcome["catalogue"]),
+        who=partner.board.roster.coordinator,
+    )
+    with io.BytesIO() as buffer:
+        np.save(buffer, catalogue_study.places_of(partner.prepared, agreed), allow_pickle=False)
+        replace_whole(partner.places, [buffer.getbuffer()])
+    partner.is_prepared.set()
+
+
+async def _work_on(
+    partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | None, *, directory: Path
+) -> None:
     """Compute this partner's contribution to a round."""
-    if plan.study == QSAR_TRAINING.name:
+    if plan.study == CATALOGUE.name:
+        CATALOGUE.accept(plan)
+        counting = catalogue_study.PartnerInputs(dataset=partner.prepared, blobs=partner.board.mailbox.blobs)
+        await catalogue(partner.site.name, plan, inputs=counting, directory=directory)
+    elif plan.study == QSAR_TRAINING.name:
         QSAR_TRAINING.accept(plan)
         assert plan.model_in is not None  # noqa: S101 - accept() saw to it
         training = training_study.PartnerInputs(
             name=partner.site.name,
             dataset=partner.prepared,
             trunk=partner.trunk(plan.model_in),
+            places=partner.places,
             last_round=partner.round_directory(plan.round - 1) if plan.round > 1 else None,
             seed=partner.site.seed,
             run_job=partner.run_job,
@@ -163,13 +197,15 @@ async def _work_on(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm], 
         )
 
 
-async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm]) -> dict[str, Arm]:
+async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | None) -> dict[str, Arm]:
     """The partner's models that an evaluation plan asks for."""
     parameters = evaluation_study.parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     head = partner.round_directory(parameters.after_round) / "head.safetensors"
-    arms = {"federated": Arm(trunk=partner.trunk(plan.model_in), head=head)}
+    arms = {"federated": Arm(trunk=partner.trunk(plan.model_in), head=head, places=partner.places)}
     if "single" in parameters.arm_names:
+        if alone is None:
+            raise AgreementViolation("the plan asks for a model of the partner's own before any training")
         arms["single"] = await alone
     if "pooled" in parameters.arm_names:
         if partner.pooled is None:

@@ -30,6 +30,7 @@ class RunSettings(BaseModel):
         ring_bits: Ring of the masked update: 16 (up to 16 partners) or 32.
         value_bits: Bits of a quantized coordinate, sign included.
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
+        catalogue_heads: Share the head rows of endpoints that at least three companies train.
         pooled_arm: Also train the upper bound that sees all data (possible in simulation only).
         permuted_labels: Shuffle the labels: a control that must show no uplift.
     """
@@ -50,6 +51,7 @@ class RunSettings(BaseModel):
     ring_bits: Literal[16, 32] = 16
     value_bits: int = Field(default=12, ge=4, le=24)
     clip_ceiling: float = Field(default=0.25, gt=0, le=1000)
+    catalogue_heads: bool = True
     pooled_arm: bool = True
     permuted_labels: bool = False
 

@@ -130,6 +130,13 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
     learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
     learning.add_argument(
+        "--no-catalogue-heads",
+        dest="catalogue_heads",
+        action="store_false",
+        default=None,
+        help="keep every head row private, also those of endpoints that three or more companies train",
+    )
+    learning.add_argument(
         "--no-pooled-arm", dest="pooled_arm", action="store_false", default=None, help="skip the upper bound"
     )
     which = run.add_argument_group("which run")

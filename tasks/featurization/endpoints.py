@@ -114,6 +114,15 @@ class _Marked:
         return np.bincount(self.candidate[mask if where is None else mask & where], minlength=n_candidates)
 
 
+def endpoint_ids(assays: Any, rules: EndpointRules) -> list[str]:
+    """Name every endpoint that assays (contract ``assays``) may give, trained or not, by assay id, then threshold."""
+    candidates = _candidates(assays, rules)
+    return [
+        candidates.name(c)
+        for c in candidates.in_order(np.ones(candidates.threshold.size, dtype=np.bool_)).tolist()
+    ]
+
+
 def build_endpoints(
     assays: Any, activities: Any, *, structure: IntVector, fold: npt.NDArray[np.int8], rules: EndpointRules
 ) -> EndpointTables:

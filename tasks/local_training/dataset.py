@@ -50,7 +50,7 @@ class PreparedDataset:
         label_value: 1 for active, 0 for inactive.
         endpoint_weight: Weight of each endpoint in the loss; 0 where it is not trained, shape ``(n_endpoints,)``.
         in_evaluation: Which endpoints enter means, shape ``(n_endpoints,)``.
-        endpoint_counts: Number of endpoints of each partner, in order; one entry unless pooled.
+        endpoints_of: For each partner, in order, where its endpoints stand here; one entry unless pooled.
     """
 
     bit_starts: npt.NDArray[np.int64]
@@ -61,7 +61,7 @@ class PreparedDataset:
     label_value: npt.NDArray[np.int8]
     endpoint_weight: npt.NDArray[np.float32]
     in_evaluation: npt.NDArray[np.bool_]
-    endpoint_counts: tuple[int, ...]
+    endpoints_of: tuple[npt.NDArray[np.int64], ...]
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -87,7 +87,7 @@ class PreparedDataset:
                 _flags(endpoints, "in_training"), _numbers(endpoints, "weight"), 0.0
             ).astype(np.float32),
             in_evaluation=_flags(endpoints, "in_evaluation"),
-            endpoint_counts=(n_endpoints,),
+            endpoints_of=(np.arange(n_endpoints),),
         )
         unknown = (
             dataset.label_endpoint.max(initial=-1) >= n_endpoints or structure.max(initial=-1) >= n_structures
@@ -100,11 +100,25 @@ class PreparedDataset:
         return dataset
 
     @classmethod
-    def pool(cls, datasets: Sequence["PreparedDataset"]) -> "PreparedDataset":
-        """Put several partners' data one behind the other, each with endpoints of its own (simulation only)."""
+    def pool(
+        cls, datasets: Sequence["PreparedDataset"], *, places: Sequence[npt.NDArray[np.int32]] = ()
+    ) -> "PreparedDataset":
+        """Put several partners' data one behind the other (simulation only).
+
+        Args:
+            datasets: One of each partner.
+            places: For each of them its endpoints' rows in the catalogue, or -1. Endpoints with one row become one
+                endpoint; without places every partner's endpoints stay apart.
+        """
         if len(datasets) == 1:
             return datasets[0]
-        before = np.cumsum([0, *(dataset.n_endpoints for dataset in datasets[:-1])])
+        endpoints_of = _joint_numbering([dataset.n_endpoints for dataset in datasets], places)
+        n_endpoints = 1 + max(int(numbers.max(initial=-1)) for numbers in endpoints_of)
+        weight = np.zeros(n_endpoints, dtype=np.float32)
+        evaluated = np.zeros(n_endpoints, dtype=np.bool_)
+        for dataset, numbers in zip(datasets, endpoints_of, strict=True):
+            weight[numbers] = np.maximum(weight[numbers], dataset.endpoint_weight)
+            evaluated[numbers] |= dataset.in_evaluation
         return cls(
             bit_starts=_join_starts([dataset.bit_starts for dataset in datasets]),
             bits=np.concatenate([dataset.bits for dataset in datasets]),
@@ -112,14 +126,14 @@ class PreparedDataset:
             label_starts=_join_starts([dataset.label_starts for dataset in datasets]),
             label_endpoint=np.concatenate(
                 [
-                    dataset.label_endpoint + np.int32(start)
-                    for dataset, start in zip(datasets, before, strict=True)
+                    numbers[dataset.label_endpoint].astype(np.int32)
+                    for dataset, numbers in zip(datasets, endpoints_of, strict=True)
                 ]
             ),
             label_value=np.concatenate([dataset.label_value for dataset in datasets]),
-            endpoint_weight=np.concatenate([dataset.endpoint_weight for dataset in datasets]),
-            in_evaluation=np.concatenate([dataset.in_evaluation for dataset in datasets]),
-            endpoint_counts=tuple(count for dataset in datasets for count in dataset.endpoint_counts),
+            endpoint_weight=weight,
+            in_evaluation=evaluated,
+            endpoints_of=endpoints_of,
         )
 
     @property
@@ -165,6 +179,22 @@ class PreparedDataset:
             endpoint=self.label_endpoint[positions].astype(np.int64),
             value=self.label_value[positions].astype(np.float32),
         )
+
+
+def _joint_numbering(
+    counts: Sequence[int], places: Sequence[npt.NDArray[np.int32]]
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Number the endpoints of several partners: the catalogue first, then each partner's own."""
+    found = places or [np.full(count, -1, dtype=np.int32) for count in counts]
+    following = 1 + max(int(rows.max(initial=-1)) for rows in found)
+    numbered = []
+    for rows in found:
+        numbers = rows.astype(np.int64)
+        own = numbers < 0
+        numbers[own] = following + np.arange(int(own.sum()))
+        following += int(own.sum())
+        numbered.append(numbers)
+    return tuple(numbered)
 
 
 def _ranges(

@@ -40,8 +40,9 @@ class LocalSteps(_Frozen):
 
     Args:
         dataset: Prepared directory.
-        trunk: The round's trunk, safetensors.
+        trunk: The round's shared model (trunk and catalogue head), safetensors.
         head: The partner's last head; None draws one from ``head_seed``.
+        places: Each endpoint's row in the catalogue head, ``.npy``; None if the partner shares no endpoint.
         optimizer: Adam's state as the last round left it; None starts from zero.
         head_seed: The partner's own seed for a first head.
         seed: Shuffling and dropout of this round; derive it from (run, round, partner).
@@ -54,6 +55,7 @@ class LocalSteps(_Frozen):
     dataset: Path
     trunk: Path
     head: Path | None = None
+    places: Path | None = None
     optimizer: Path | None = None
     head_seed: Seed
     seed: Seed
@@ -68,8 +70,10 @@ class Centralised(_Frozen):
 
     Args:
         kind: Which arm this is; ``pooled`` exists in simulations only, where one machine has all the data.
-        datasets: Prepared directories; each keeps a private head, all share the trunk.
+        datasets: Prepared directories; all share the trunk, and each keeps a head of its own.
         trunk: The initial trunk, safetensors; the one that the federation starts from.
+        places: For each data set its endpoints' rows in the catalogue; endpoints with one row are trained as one.
+            Empty shares none.
         head_seeds: One seed per data set.
         seed: Shuffling and dropout.
         max_epochs: Passes over the training folds at most.
@@ -83,6 +87,7 @@ class Centralised(_Frozen):
     kind: Literal["alone", "pooled"]
     datasets: tuple[Path, ...] = Field(min_length=1, max_length=1024)
     trunk: Path
+    places: tuple[Path, ...] = ()
     head_seeds: tuple[Seed, ...]
     seed: Seed
     max_epochs: int = Field(default=20, ge=1, le=1000)
@@ -99,8 +104,9 @@ class Score(_Frozen):
 
     Args:
         dataset: Prepared directory.
-        trunk: Trunk, safetensors.
+        trunk: Trunk or shared model, safetensors.
         head: The partner's head, safetensors.
+        places: As in ``LocalSteps``: rows of the shared model's catalogue head replace those of ``head``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
         output: Directory for ``metrics.arrow`` and ``scores.arrow``.
@@ -110,6 +116,7 @@ class Score(_Frozen):
     dataset: Path
     trunk: Path
     head: Path
+    places: Path | None = None
     folds: Folds
     min_per_class: int = Field(default=5, ge=1)
     output: Path

@@ -32,19 +32,24 @@ from tasks.local_training.jobs import (
 )
 from tasks.local_training.learner import Learner
 from tasks.local_training.parameters import (
-    FloatArray,
     Parameters,
     check_layout,
-    flatten,
     head_layout,
     initial_head,
-    layout_of,
     read_parameters,
     unflatten,
     write_parameters,
     write_vector,
 )
 from tasks.local_training.scoring import means_of, measure, predict, scores_table
+from tasks.local_training.shared_model import (
+    layout_of_shared,
+    read_places,
+    read_shared,
+    split_shared,
+    with_catalogue,
+    write_catalogue,
+)
 
 Rows = npt.NDArray[np.int64]
 
@@ -70,7 +75,9 @@ def train(job: TrainingJob) -> TrainingResult:
 def _local_steps(job: LocalSteps) -> LocalStepsResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
-    trunk, before = _flat_trunk(job.trunk)
+    shared, before = read_shared(read_parameters(job.trunk))
+    trunk, catalogue = split_shared(shared)
+    places = read_places(job.places)
     head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
     rows = _training_rows(dataset, job.folds, who=job.dataset.name)
     generator = torch.Generator().manual_seed(job.seed)
@@ -79,7 +86,7 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
         dataset,
         rows,
         trunk=trunk,
-        head=head,
+        head=with_catalogue(head, catalogue, places),
         settings=job.settings,
         generator=generator,
         loss_scale=_loss_scale(dataset, rows, settings=job.settings),
@@ -90,7 +97,9 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     for _, batch in zip(range(n_steps), _batches(rows, job.settings, generator), strict=False):
         totals += learner.step(batch)
     after = before.copy()
-    learner.write_trunk(unflatten(after, layout_of(trunk)))
+    trained_model = unflatten(after, layout_of_shared(shared))
+    learner.write_trunk(split_shared(trained_model)[0])
+    write_catalogue(trained_model, learner.head_arrays(), places)
     np.subtract(after, before, out=after)
     write_vector(job.output / "update.npy", after)
     write_parameters(job.output / "head.safetensors", learner.head_arrays())
@@ -116,8 +125,11 @@ def _centralised(job: Centralised) -> CentralisedResult:
         raise UpdateMismatch(
             f"{len(job.datasets)} data sets need as many head seeds, got {len(job.head_seeds)}"
         )
-    dataset = PreparedDataset.pool([PreparedDataset.open(path) for path in job.datasets])
-    trunk, _ = _flat_trunk(job.trunk)
+    dataset = PreparedDataset.pool(
+        [PreparedDataset.open(path) for path in job.datasets],
+        places=[found for path in job.places if (found := read_places(path)) is not None],
+    )
+    trunk, _ = split_shared(read_shared(read_parameters(job.trunk))[0])
     rows = _training_rows(dataset, job.folds, who=job.datasets[0].name)
     generator = torch.Generator().manual_seed(job.seed)
     learner = Learner(
@@ -143,7 +155,7 @@ def _centralised(job: Centralised) -> CentralisedResult:
         history.append(epoch)
         if _selection_value(epoch) > best_value:
             best, best_value = number, _selection_value(epoch)
-            _write_arm(job.output, trunk, learner.head_arrays(), counts=dataset.endpoint_counts)
+            _write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
         elif job.patience is not None and number - best >= job.patience:
             break
     return CentralisedResult(
@@ -159,9 +171,11 @@ def _centralised(job: Centralised) -> CentralisedResult:
 def _score(job: Score) -> ScoreResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
-    trunk = read_parameters(job.trunk)
-    layout_of(trunk)
+    shared = read_parameters(job.trunk)
+    layout_of_shared(shared)
+    trunk, catalogue = split_shared(shared)
     head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=0)
+    head = with_catalogue(head, catalogue, read_places(job.places))
     scores = predict(dataset, job.folds, trunk=trunk, head=head)
     metrics = measure(dataset, scores)
     counted = metrics.counted(dataset.in_evaluation, min_per_class=job.min_per_class)
@@ -194,14 +208,6 @@ def _selection_value(epoch: Epoch) -> float:
     return -epoch.training_loss if epoch.validation.auprc is None else epoch.validation.auprc
 
 
-def _flat_trunk(path: Path) -> tuple[Parameters, FloatArray]:
-    """Read a trunk as views into one flat vector."""
-    arrays = read_parameters(path)
-    layout = layout_of(arrays)
-    vector = flatten(arrays, layout)
-    return unflatten(vector, layout), vector
-
-
 def _head(path: Path | None, dataset: PreparedDataset, *, hidden: int, seed: int) -> Parameters:
     if path is None:
         return initial_head(dataset.n_endpoints, hidden, seed=seed)
@@ -211,22 +217,21 @@ def _head(path: Path | None, dataset: PreparedDataset, *, hidden: int, seed: int
 
 
 def _joined_heads(dataset: PreparedDataset, *, hidden: int, seeds: tuple[int, ...]) -> Parameters:
-    heads = [
-        initial_head(count, hidden, seed=seed)
-        for count, seed in zip(dataset.endpoint_counts, seeds, strict=True)
-    ]
-    return {name: np.concatenate([head[name] for head in heads]) for name in ("weight", "bias")}
+    joined = initial_head(dataset.n_endpoints, hidden, seed=0)
+    for numbers, seed in zip(dataset.endpoints_of, seeds, strict=True):
+        for name, array in initial_head(len(numbers), hidden, seed=seed).items():
+            joined[name][numbers] = array
+    return joined
 
 
 def _head_path(output: Path, number: int) -> Path:
     return output / f"head-{number}.safetensors"
 
 
-def _write_arm(output: Path, trunk: Parameters, head: Parameters, *, counts: tuple[int, ...]) -> None:
+def _write_arm(output: Path, trunk: Parameters, head: Parameters, *, dataset: PreparedDataset) -> None:
     write_parameters(output / "trunk.safetensors", trunk)
-    ends = np.cumsum(counts)
-    for number, (start, end) in enumerate(zip(ends - counts, ends, strict=True)):
-        write_parameters(_head_path(output, number), {name: array[start:end] for name, array in head.items()})
+    for number, rows in enumerate(dataset.endpoints_of):
+        write_parameters(_head_path(output, number), {name: array[rows] for name, array in head.items()})
 
 
 def _training_rows(dataset: PreparedDataset, folds: tuple[int, ...], *, who: str) -> Rows:

@@ -12,6 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.local_training.parameters import read_parameters
+from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
 from tasks.model_registration.bundle import DataOrigin, Validation, write_bundle
 from tasks.model_registration.registration import RegisteredVersion, register
 from tasks.tracking.runs import TrackedRun
@@ -32,19 +33,22 @@ async def model_registration(
     name: str,
     trunk: Path,
     head: Path | None,
+    places: Path | None,
     endpoints: Sequence[str],
     data: DataOrigin,
     validation: Validation | None,
     bundle: Path,
 ) -> RegisteredVersion:
-    """Bundle a trunk (and a partner's head), register it, and point the aliases."""
+    """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
     del who
+    arrays, catalogue = split_shared(read_parameters(trunk))
+    full = with_catalogue(read_parameters(head), catalogue, read_places(places)) if head else None
     await asyncio.to_thread(
         write_bundle,
         bundle,
         run_id=run_id,
-        trunk=read_parameters(trunk),
-        head=read_parameters(head) if head else None,
+        trunk=arrays,
+        head=full,
         endpoints=endpoints,
         data=data,
         validation=validation,

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,6 +35,7 @@ from data_contracts.contract import Contract
 from data_contracts.errors import SettingsError
 from data_contracts.validation import require_valid
 from tasks.exchange.durable_files import replace_whole
+from tasks.featurization.endpoints import EndpointRules, endpoint_ids
 from tasks.featurization.preparation import PartnerFiles
 from tasks.simulation.assays import permuted_activities
 from tasks.simulation.companies import Company, SourceTables, SplitSettings, split_into_companies
@@ -43,6 +45,7 @@ SECRET = "consortium_secret"  # noqa: S105 - a file name
 SECRET_LABEL = b"motet/simulated-consortium-secret/v1"
 CONTROL_LABEL = "permuted-control"
 DIGEST_CHARACTERS = 8
+MIN_PARTNERS = 3  # below it the catalogue study would drop an endpoint anyway
 
 Origin = Literal["embedded-simulated", "wide", "own files"]
 
@@ -122,6 +125,23 @@ class SimulatedDataset:
             activities=home / "activities.parquet",
             structures=home / "structures.parquet",
         )
+
+    @cached_property
+    def catalogue(self) -> tuple[str, ...]:
+        """Endpoints that an agreement would offer for sharing: those of assays that three or more companies run.
+
+        Only who made the companies can know this; real ones name their common assays in the agreement.
+        """
+        assays = pa.concat_tables([pq.read_table(self.files(name).assays) for name in self.partners])
+        counted_ids = pc.value_counts(assays["assay_id"].combine_chunks())
+        common = counted_ids.field("values").filter(
+            pc.greater_equal(counted_ids.field("counts"), MIN_PARTNERS)
+        )
+        shared = assays.filter(pc.is_in(assays["assay_id"], value_set=common))
+        named = shared.group_by(shared.column_names).aggregate(
+            []
+        )  # one row each, where all describe it alike
+        return tuple(sorted(set(endpoint_ids(named, EndpointRules()))))
 
     @property
     def consortium_secret(self) -> bytes:

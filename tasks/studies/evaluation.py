@@ -53,10 +53,11 @@ class EvaluationParameters(BaseModel):
 
 @dataclass(frozen=True)
 class Arm:
-    """One model of one partner, as files."""
+    """One model of one partner, as files; ``places`` where rows of a catalogue head stand for those of the head."""
 
     trunk: Path
     head: Path
+    places: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
                 dataset=inputs.dataset,
                 trunk=inputs.arms[arm].trunk,
                 head=inputs.arms[arm].head,
+                places=inputs.arms[arm].places,
                 folds=(FOLDS[parameters.split],),
                 output=directory / arm,
             )

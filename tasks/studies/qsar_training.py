@@ -25,22 +25,27 @@ from tasks.evaluation.sums import FIXED_POINT, lane_length, to_integers, to_mean
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult, TrainingSettings
 from tasks.local_training.parameters import (
-    flatten,
-    layout_of,
+    FloatArray,
     read_parameters,
-    trunk_layout,
     unflatten,
     vector_length,
 )
+from tasks.local_training.shared_model import (
+    read_places,
+    read_shared,
+    shared_layout,
+    trunk_length,
+)
 from tasks.rounds.study import Study, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
+from tasks.studies.catalogue import FLAG_BITS, MAX_ENDPOINTS, MIN_PARTNERS, presence
 
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
 COUNTS = ("loss", "weight")
 """First integers of the lane ``counts``: summed loss and weight in units of 2**-20."""
 COUNT_BITS = 52
-TRUNK_CONTRACT = "trunk@1"
+SHARED_CONTRACT = "shared-model@1"
 
 RunJob = Callable[[Any], Awaitable[Any]]
 
@@ -50,6 +55,7 @@ class TrainingParameters(BaseModel):
 
     Attributes:
         hidden: Width of the trunk.
+        n_catalogue: Rows of the catalogue head; 0 if no endpoint is shared.
         rounds: Rounds of the whole training; the single-partner arm gets as many epochs.
         local_epochs: Passes over the training folds in a round.
         batch_size: Structures in a minibatch.
@@ -63,6 +69,7 @@ class TrainingParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     hidden: int = Field(ge=1, le=8192)
+    n_catalogue: int = Field(default=0, ge=0, le=MAX_ENDPOINTS)
     rounds: int = Field(ge=1, le=1000)
     local_epochs: int = Field(ge=1, le=100)
     batch_size: int = Field(ge=1, le=65536)
@@ -90,7 +97,8 @@ class PartnerInputs:
     Attributes:
         name: The partner.
         dataset: Its prepared data.
-        trunk: The round's trunk as a verified file.
+        trunk: The round's shared model as a verified file.
+        places: Each endpoint's row in the catalogue head, as a file.
         last_round: Directory of its last round; None in the first.
         seed: Private seed of a purpose.
         run_job: Runs a job in a training child.
@@ -99,6 +107,7 @@ class PartnerInputs:
     name: str
     dataset: Path
     trunk: Path
+    places: Path
     last_round: Path | None
     seed: Callable[[str], int]
     run_job: RunJob
@@ -107,10 +116,11 @@ class PartnerInputs:
 def lanes(
     parameters: TrainingParameters, *, clip: float, ring_bits: int, value_bits: int
 ) -> tuple[Lane, ...]:
-    """The lanes of a training round: the trunk's update, and exact counts."""
-    length = vector_length(trunk_layout(parameters.hidden))
+    """The lanes of a training round: the shared model's update, who trains which catalogue row, and exact counts."""
+    length = vector_length(shared_layout(parameters.hidden, n_catalogue=parameters.n_catalogue))
     return (
         Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
+        Lane(name="trained", length=parameters.n_catalogue, ring_bits=64, value_bits=FLAG_BITS),
         Lane(name="counts", length=len(COUNTS) + lane_length(METRICS), ring_bits=64, value_bits=COUNT_BITS),
     )
 
@@ -146,7 +156,7 @@ def accept(plan: RoundPlan) -> None:
             parameters, clip=clip, ring_bits=plan.lanes[0].ring_bits, value_bits=plan.lanes[0].value_bits
         )
         or plan.model_in is None
-        or plan.model_in.contract != TRUNK_CONTRACT
+        or plan.model_in.contract != SHARED_CONTRACT
         or plan.model_in.bytes > 4 * plan.lanes[0].length + 4096
     ):
         raise AgreementViolation(
@@ -157,6 +167,8 @@ def accept(plan: RoundPlan) -> None:
 async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:
     """Score the round's trunk with the last head, then train it on; leave update and counts in ``directory``."""
     parameters = parameters_of(plan)
+    places = read_places(inputs.places)
+    assert places is not None  # noqa: S101 - a file was named
     values: dict[str, npt.NDArray[np.float64]] = {}
     if inputs.last_round is not None:
         scored: ScoreResult = await inputs.run_job(
@@ -164,6 +176,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
                 dataset=inputs.dataset,
                 trunk=inputs.trunk,
                 head=inputs.last_round / "head.safetensors",
+                places=inputs.places,
                 folds=VALIDATION_FOLDS,
                 output=directory / "validation",
             )
@@ -174,6 +187,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             dataset=inputs.dataset,
             trunk=inputs.trunk,
             head=inputs.last_round / "head.safetensors" if inputs.last_round else None,
+            places=inputs.places,
             optimizer=None,
             head_seed=inputs.seed("head"),
             seed=inputs.seed(f"round/{plan.round}"),
@@ -187,7 +201,8 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         round(trained.weight_sum * FIXED_POINT),
         *to_integers(values, names=METRICS).tolist(),
     ]
-    write_contribution(directory, {"counts": np.array(counts, dtype=np.int64)})
+    trained_rows = presence(places, n_catalogue=parameters.n_catalogue)
+    write_contribution(directory, {"counts": np.array(counts, dtype=np.int64), "trained": trained_rows})
 
 
 def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
@@ -197,22 +212,53 @@ def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
-    """Take the server's step and publish the next trunk.
+    """Take the server's step and publish the next shared model.
 
     Returns:
         ``trunk`` (reference), ``clip`` of the next round, and ``metrics`` of the consortium by ``group/name``.
     """
     parameters = parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
-    trunk = trunk_vector(blobs, plan.model_in, who="coordinator")
+    shared = shared_vector(blobs, plan.model_in, who="coordinator")
     n_survivors = len(total.survivors)
-    mean: npt.NDArray[np.float64] = np.asarray(total.values["update"], dtype=np.float64) / n_survivors
-    following, _ = server_step(trunk, mean, server_learning_rate=parameters.server_learning_rate)
+    summed = np.asarray(total.values["update"], dtype=np.float64)
+    mean = summed / n_survivors
+    step = mean_step(
+        summed, np.asarray(total.values["trained"]), n_survivors=n_survivors, parameters=parameters
+    )
+    following, _ = server_step(shared, step, server_learning_rate=parameters.server_learning_rate)
     return {
-        "trunk": publish_trunk(blobs, following, hidden=parameters.hidden).model_dump(),
+        "trunk": publish_shared(blobs, following, parameters=parameters).model_dump(),
         "clip": clip_for_next_round(mean, n_partners=n_survivors, ceiling=parameters.clip_ceiling),
         "metrics": round_metrics(total, mean=mean),
     }
+
+
+def mean_step(
+    summed: npt.NDArray[np.float64],
+    n_trained: npt.NDArray[np.int64],
+    *,
+    n_survivors: int,
+    parameters: TrainingParameters,
+) -> npt.NDArray[np.float64]:
+    """Average each parameter over those who train it.
+
+    Args:
+        summed: Sum of the survivors' updates, shape ``(n_parameters,)``.
+        n_trained: How many survivors train each row of the catalogue head, shape ``(n_catalogue,)``.
+        n_survivors: How many train the trunk.
+        parameters: Of the run.
+
+    Returns:
+        The mean update. A catalogue row that too few survivors trained in this round stands still.
+    """
+    step = summed / n_survivors
+    start, n_catalogue = trunk_length(parameters.hidden), parameters.n_catalogue
+    factor = np.where(n_trained >= MIN_PARTNERS, n_survivors / np.maximum(n_trained, 1), 0.0)
+    rows = step[start : start + n_catalogue * parameters.hidden].reshape(n_catalogue, parameters.hidden)
+    rows *= factor[:, None]
+    step[start + rows.size :] *= factor
+    return step
 
 
 def round_metrics(total: SecureSum, *, mean: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -228,17 +274,16 @@ def round_metrics(total: SecureSum, *, mean: npt.NDArray[np.float64]) -> dict[st
     return metrics | {f"validation/{name}": value for name, (value, _) in means.items() if value is not None}
 
 
-def trunk_vector(blobs: BlobStore, reference: BlobReference, *, who: str) -> npt.NDArray[np.float32]:
-    """Read a published trunk as one flat vector, shape ``(n_parameters,)``, after checking its digest."""
+def shared_vector(blobs: BlobStore, reference: BlobReference, *, who: str) -> FloatArray:
+    """Read a published shared model as one flat vector, shape ``(n_parameters,)``, after checking its digest."""
     blobs.open(reference, who=who)
-    trunk = read_parameters(blobs.path(reference))
-    return flatten(trunk, layout_of(trunk))
+    return read_shared(read_parameters(blobs.path(reference)))[1]
 
 
-def publish_trunk(blobs: BlobStore, vector: npt.NDArray[np.float32], *, hidden: int) -> BlobReference:
-    """Store a flat trunk as safetensors."""
-    arrays = unflatten(np.ascontiguousarray(vector), trunk_layout(hidden))
-    return blobs.put([save(arrays)], contract=TRUNK_CONTRACT)
+def publish_shared(blobs: BlobStore, vector: FloatArray, *, parameters: TrainingParameters) -> BlobReference:
+    """Store a flat shared model as safetensors."""
+    layout = shared_layout(parameters.hidden, n_catalogue=parameters.n_catalogue)
+    return blobs.put([save(unflatten(np.ascontiguousarray(vector), layout))], contract=SHARED_CONTRACT)
 
 
 QSAR_TRAINING: Study[PartnerInputs, BlobStore, dict[str, Any]] = Study(

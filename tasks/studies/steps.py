@@ -12,12 +12,29 @@ from prefect import task
 from data_contracts.plan import RoundPlan
 from tasks.exchange.cache_keys import cache_key
 from tasks.local_training.jobs import Centralised, CentralisedResult
+from tasks.studies.catalogue import CATALOGUE
+from tasks.studies.catalogue import PartnerInputs as CatalogueInputs
 from tasks.studies.evaluation import EVALUATION
 from tasks.studies.evaluation import PartnerInputs as EvaluationInputs
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.qsar_training import PartnerInputs as TrainingInputs
 
-PER_ROUND = cache_key("1", "partner", "plan")
+PER_ROUND = cache_key("2", "partner", "plan")
+
+
+@task(
+    name="catalogue",
+    task_run_name="r{plan.round:03d}/{partner}/catalogue",
+    tags=["partner", "stage:local-training"],
+    cache_key_fn=PER_ROUND,
+    persist_result=True,
+    result_serializer="json",
+)
+async def catalogue(partner: str, plan: RoundPlan, *, inputs: CatalogueInputs, directory: Path) -> str:
+    """Mark the listed endpoints that the partner trains; leaves its contribution in ``directory``."""
+    del partner
+    await CATALOGUE.compute(plan, inputs, directory)
+    return directory.name
 
 
 @task(
@@ -54,7 +71,7 @@ async def evaluation(partner: str, plan: RoundPlan, *, inputs: EvaluationInputs,
     name="local-training",
     task_run_name="{who}/{job.kind}/local-training",
     tags=["stage:local-training"],
-    cache_key_fn=cache_key("1", "run_id", "who", "job"),
+    cache_key_fn=cache_key("2", "run_id", "who", "job"),
     persist_result=True,
     result_serializer="json",
 )

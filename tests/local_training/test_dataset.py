@@ -26,7 +26,7 @@ def datasets(draw):
         label_value=rng.integers(0, 2, sum(map(len, labels))).astype(np.int8),
         endpoint_weight=np.array([1, 0.5, 0, 1, 0], np.float32),
         in_evaluation=np.ones(5, bool),
-        endpoint_counts=(5,),
+        endpoints_of=(np.arange(5),),
     )
 
 
@@ -61,7 +61,7 @@ def test_training_rows_have_a_label_with_weight_and_rows_have_any(dataset):
 @given(datasets(), datasets())
 def test_pooling_keeps_every_structure_and_gives_each_partner_its_own_endpoints(one, other):
     pooled = PreparedDataset.pool([one, other])
-    assert pooled.endpoint_counts == (5, 5)
+    assert [numbers.tolist() for numbers in pooled.endpoints_of] == [list(range(5)), list(range(5, 10))]
     for dataset, first_row, first_endpoint in ((one, 0, 0), (other, one.n_structures, 5)):
         rows = np.arange(dataset.n_structures)
         for before, after in zip(

@@ -1,0 +1,136 @@
+"""The catalogue as a study: which of the agreed endpoints enough partners train to share a head row.
+
+Why: a row that one or two partners train would show their labels to each other, so the consortium counts, exactly
+and without learning who, before anything is shared. Runs: ``compute`` on the partner, ``combine`` on the
+coordinator. Source: own; the idea of a catalogue of common assays is MELLODDY's (``T_cat``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from data_contracts.canonical_json import canonical_bytes, parse_canonical
+from data_contracts.catalogue import ENDPOINTS
+from data_contracts.errors import AgreementViolation, ProtocolError
+from data_contracts.plan import Lane, RoundPlan
+from data_contracts.references import BlobReference
+from data_contracts.writing import read_table
+from tasks.exchange.blob_store import BlobStore
+from tasks.local_training.shared_model import PRIVATE, Places
+from tasks.rounds.study import Study, write_contribution
+from tasks.secure_aggregation.vector import SecureSum
+
+NAME = "catalogue"
+CONTRACT = "catalogue@1"
+MIN_PARTNERS = 3
+"""Fewest partners behind a shared row: with two, each could subtract its own and read the other's."""
+MAX_ENDPOINTS = 100_000
+MAX_BYTES = 16 * 2**20
+FLAG_BITS = 2
+
+
+@dataclass(frozen=True)
+class PartnerInputs:
+    """What stays at the partner: its prepared data; and the public list in the mailbox."""
+
+    dataset: Path
+    blobs: BlobStore
+
+
+def lanes(n_endpoints: int) -> tuple[Lane, ...]:
+    """One exact lane: 1 for each endpoint of the list that the partner trains."""
+    return (Lane(name="trained", length=n_endpoints, ring_bits=64, value_bits=FLAG_BITS),)
+
+
+def publish_list(blobs: BlobStore, endpoints: Sequence[str]) -> BlobReference:
+    """Store a list of endpoint ids, sorted and without repetition."""
+    return blobs.put([canonical_bytes(sorted(set(endpoints)))], contract=CONTRACT)
+
+
+def read_list(blobs: BlobStore, reference: BlobReference, *, who: str) -> tuple[str, ...]:
+    """Read a published list.
+
+    Raises:
+        ProtocolError: If it is not there, damaged, too large, or no sorted list of distinct ids.
+    """
+    if reference.contract != CONTRACT or reference.bytes > MAX_BYTES:
+        raise ProtocolError(
+            f"'{who}' published a {reference.contract} of {reference.bytes} bytes, expected {CONTRACT} "
+            f"of at most {MAX_BYTES}"
+        )
+    found = parse_canonical(bytes(blobs.open(reference, who=who)), who=who, max_bytes=MAX_BYTES)
+    if (
+        not isinstance(found, list)
+        or len(found) > MAX_ENDPOINTS
+        or not all(isinstance(name, str) for name in found)
+        or found != sorted(set(found))
+    ):
+        raise ProtocolError(f"the {CONTRACT} of '{who}' is no sorted list of at most {MAX_ENDPOINTS} ids")
+    return tuple(found)
+
+
+def places_of(dataset: Path, catalogue: Sequence[str]) -> Places:
+    """Find each endpoint of a prepared data set in a list.
+
+    Returns:
+        Its position there, or ``PRIVATE`` if it is not listed or the partner does not train it,
+        int32 of shape ``(n_endpoints,)``.
+    """
+    endpoints = read_table(dataset / "endpoints.arrow", ENDPOINTS)
+    place = {name: number for number, name in enumerate(catalogue)}
+    found = [place.get(name, PRIVATE) for name in endpoints.column("endpoint_id").to_pylist()]
+    trained = pc.and_(endpoints.column("in_training"), pc.greater(endpoints.column("weight"), 0))
+    return np.where(trained.to_numpy(), np.array(found, dtype=np.int32), np.int32(PRIVATE))
+
+
+def presence(places: Places, *, n_catalogue: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Mark which rows of the catalogue a partner trains: 0 or 1, int64 of shape ``(n_catalogue,)``."""
+    flags = np.zeros(n_catalogue, dtype=np.int64)
+    flags[places[places >= 0]] = 1
+    return flags
+
+
+def accept(plan: RoundPlan) -> None:
+    """Check the plan before anything is computed.
+
+    Raises:
+        AgreementViolation: If it does not have this study's lane and list.
+    """
+    if plan.model_in is None or plan.parameters or plan.lanes != lanes(plan.lanes[0].length):
+        raise AgreementViolation(
+            f"the plan of round {plan.round} does not have the lane and the list of '{NAME}'"
+        )
+
+
+async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:
+    """Leave one flag per listed endpoint in ``directory``."""
+    assert plan.model_in is not None  # noqa: S101 - accept() saw to it
+    listed = read_list(inputs.blobs, plan.model_in, who="coordinator")
+    flags = presence(places_of(inputs.dataset, listed), n_catalogue=len(listed))
+    write_contribution(directory, {"trained": flags})
+
+
+def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
+    """Keep the endpoints that enough partners train.
+
+    Returns:
+        ``catalogue`` (reference to the kept list), ``n_catalogue``, and ``metrics`` by ``group/name``.
+    """
+    assert plan.model_in is not None  # noqa: S101 - accept() saw to it
+    listed = read_list(blobs, plan.model_in, who="coordinator")
+    counts = np.asarray(total.values["trained"], dtype=np.int64)
+    kept = [name for name, count in zip(listed, counts.tolist(), strict=True) if count >= MIN_PARTNERS]
+    return {
+        "catalogue": publish_list(blobs, kept).model_dump(),
+        "n_catalogue": len(kept),
+        "metrics": {"catalogue/listed": float(len(listed)), "catalogue/shared": float(len(kept))},
+    }
+
+
+CATALOGUE: Study[PartnerInputs, BlobStore, dict[str, Any]] = Study(
+    name=NAME, accept=accept, compute=compute, combine=combine
+)
