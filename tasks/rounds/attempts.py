@@ -97,7 +97,7 @@ def forbid_core_dumps() -> None:
     """Let the kernel write no image of this process's memory, where keys lie."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     limit = SMALLEST_CORE if most == resource.RLIM_INFINITY else min(SMALLEST_CORE, most)
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, most))
 
 
 def _run(plan: RoundPlan) -> str:

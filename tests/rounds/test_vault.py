@@ -1,0 +1,91 @@
+"""The vault: one root per attempt, erased when the attempt ends however it ends, and no core dumps meanwhile."""
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from data_contracts.errors import TooFewPartners
+from tasks.rounds.attempts import AttemptVault
+
+
+def files(vault_directory, suffix):
+    return sorted(path.name for path in vault_directory.glob(f"*.{suffix}"))
+
+
+def test_the_first_of_two_kept_messages_stands(make_consortium, tmp_path):
+    plan, vault = make_consortium(3).draft(), AttemptVault(tmp_path / "vault")
+    assert vault.kept(plan, "shares") is None
+    assert vault.keep(plan, "shares", b"one") == b"one"
+    assert vault.keep(plan, "shares", b"two") == b"one"
+    assert vault.kept(plan, "shares") == b"one"
+    vault.end(plan)
+    assert vault.kept(plan, "shares") is None
+
+
+def test_roots_of_attempts_that_the_run_has_gone_past_are_erased(make_consortium, tmp_path):
+    c, vault = make_consortium(3), AttemptVault(tmp_path / "vault")
+    old = [c.draft(round_number=1), c.draft(round_number=2), c.draft(round_number=2, attempt=1)]
+    elsewhere = c.draft(run_id="run-2")
+    roots = [vault.root(plan) for plan in (elsewhere, *old)]
+    assert len(set(roots)) == 4
+    vault.root(c.draft(round_number=2, attempt=2))
+    assert [vault.root(plan) for plan in old] == [None] * 3
+    assert vault.root(elsewhere) == roots[0]
+    kept = [path.read_bytes() for path in (tmp_path / "vault").iterdir() if path.is_file()]
+    assert not any(root in kept for root in roots[1:])
+
+
+def test_an_attempt_of_a_later_round_is_never_taken_for_an_earlier_one(make_consortium, tmp_path):
+    c, vault = make_consortium(3), AttemptVault(tmp_path / "vault")
+    later = vault.root(c.draft(round_number=10))
+    assert vault.root(c.draft(round_number=9)) is not None
+    assert vault.root(c.draft(round_number=10)) == later
+
+
+def test_an_abandoned_attempt_leaves_no_root(make_consortium):
+    c = make_consortium(4)
+    outcomes = asyncio.run(c.play(c.draft(seconds=0.3), {name: [1, 2, 3] for name in c.partners[:2]}))
+    assert all(isinstance(outcome, TooFewPartners) for outcome in outcomes)
+    for name in c.partners[:2]:
+        assert files(c.root / name / "attempts", "root") == []
+        assert len(files(c.root / name / "attempts", "ended")) == 1
+
+
+def test_the_vault_can_be_read_by_its_owner_only(make_consortium, tmp_path):
+    plan, vault = make_consortium(3).draft(), AttemptVault(tmp_path / "vault")
+    vault.root(plan)
+    assert (tmp_path / "vault").stat().st_mode & 0o077 == 0
+    (root,) = (tmp_path / "vault").glob("*.root")
+    assert root.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_process_that_holds_a_root_leaves_no_core_dump(guarded, tmp_path):
+    """The kernel says of a dead child whether it dumped core; without the vault this one may."""
+    program = (
+        "import os, resource\n"
+        "from tasks.rounds.attempts import forbid_core_dumps\n"
+        "most = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+        f"{'forbid_core_dumps()' if guarded else ''}\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)\n"
+        "os.abort()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - the checkout that this test runs in
+    )
+    said, _ = child.communicate()
+    assert child.returncode == -signal.SIGABRT
+    if guarded:
+        assert int(said) in {0, 1}
+        assert not list(tmp_path.iterdir())
+    else:
+        assert int(said) == resource.getrlimit(resource.RLIMIT_CORE)[1], "the child could have dumped"
