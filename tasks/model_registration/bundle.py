@@ -18,7 +18,15 @@ from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import UpdateMismatch
 from tasks.exchange.durable_files import replace_whole
 from tasks.featurization import fingerprints, standardization
-from tasks.local_training.parameters import FloatArray, check_layout, head_layout, layout_of
+from tasks.local_training.parameters import (
+    FloatArray,
+    Parameters,
+    check_layout,
+    head_layout,
+    layout_of,
+    read_parameters,
+)
+from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
 from tasks.model_registration import scoring
 
 Sha256 = str
@@ -77,6 +85,26 @@ class ModelCard(BaseModel):
     def weights_sha256(self) -> str:
         """Digest of the weights, hexadecimal."""
         return self.sha256[scoring.WEIGHTS]
+
+
+def read_parts(shared: Path, head: Path | None, places: Path | None) -> tuple[Parameters, Parameters | None]:
+    """Read what a model is made of.
+
+    Args:
+        shared: The shared model, trunk and catalogue head; safetensors.
+        head: A partner's own last layer, safetensors; None for the consortium's trunk.
+        places: Each endpoint's row in the catalogue head, ``.npy``; None if the partner shares none.
+
+    Returns:
+        The trunk, and the full head, in which the catalogue's rows replace the partner's own; None without a head.
+
+    Raises:
+        UpdateMismatch: If a file is damaged, or they do not fit together.
+    """
+    trunk, catalogue = split_shared(read_parameters(shared))
+    if head is None:
+        return trunk, None
+    return trunk, with_catalogue(read_parameters(head), catalogue, read_places(places))
 
 
 def write_bundle(

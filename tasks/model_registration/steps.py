@@ -11,9 +11,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.local_training.parameters import read_parameters
-from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
-from tasks.model_registration.bundle import DataOrigin, Validation, write_bundle
+from tasks.model_registration.bundle import DataOrigin, Validation, read_parts, write_bundle
 from tasks.model_registration.registration import RegisteredVersion, register
 from tasks.tracking.runs import TrackedRun
 
@@ -41,8 +39,7 @@ async def model_registration(
 ) -> RegisteredVersion:
     """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
     del who
-    arrays, catalogue = split_shared(read_parameters(trunk))
-    full = with_catalogue(read_parameters(head), catalogue, read_places(places)) if head else None
+    arrays, full = read_parts(trunk, head, places)
     await asyncio.to_thread(
         write_bundle,
         bundle,

@@ -20,6 +20,7 @@ from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.qsar_training import PartnerInputs as TrainingInputs
 
 PER_ROUND = cache_key("2", "partner", "plan")
+PER_RUN = cache_key("3", "run_id", "who")  # a run keeps its settings; the job holds private seeds
 
 
 @task(
@@ -71,7 +72,7 @@ async def evaluation(partner: str, plan: RoundPlan, *, inputs: EvaluationInputs,
     name="local-training",
     task_run_name="{who}/{job.kind}/local-training",
     tags=["stage:local-training"],
-    cache_key_fn=cache_key("2", "run_id", "who", "job"),
+    cache_key_fn=PER_RUN,
     persist_result=True,
     result_serializer="json",
 )

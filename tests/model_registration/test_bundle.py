@@ -7,9 +7,9 @@ import pytest
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import UpdateMismatch
-from tasks.local_training.parameters import initial_head, initial_trunk
+from tasks.local_training.parameters import initial_head, initial_trunk, write_parameters
 from tasks.model_registration import scoring
-from tasks.model_registration.bundle import ModelCard, read_card, sha256_of, write_bundle
+from tasks.model_registration.bundle import ModelCard, read_card, read_parts, sha256_of, write_bundle
 from tests.model_registration.conftest import ENDPOINTS, HIDDEN, REAL, make_bundle, validated
 
 
@@ -94,6 +94,23 @@ def test_a_card_has_no_room_for_more_than_a_consumer_needs(bundle, field):
     card = json.loads((bundle / scoring.CARD).read_bytes())
     with pytest.raises(ValueError, match=field):
         ModelCard.model_validate(card | {field: "x"})
+
+
+def test_a_models_head_takes_the_rows_that_the_consortium_trained_and_keeps_its_own(tmp_path):
+    trunk = initial_trunk(HIDDEN, seed=0)
+    catalogue = initial_head(2, HIDDEN, seed=5)
+    shared = trunk | {f"catalogue.{name}": array for name, array in catalogue.items()}
+    head = initial_head(len(ENDPOINTS), HIDDEN, seed=1)
+    write_parameters(tmp_path / "shared.safetensors", shared)
+    write_parameters(tmp_path / "head.safetensors", head)
+    np.save(tmp_path / "places.npy", np.array([1, -1, 0], dtype=np.int32))
+    found, full = read_parts(
+        *(tmp_path / name for name in ("shared.safetensors", "head.safetensors", "places.npy"))
+    )
+    assert set(found) == set(trunk)
+    expected = np.stack([catalogue["weight"][1], head["weight"][1], catalogue["weight"][0]])
+    np.testing.assert_array_equal(full["weight"], expected)
+    assert read_parts(tmp_path / "shared.safetensors", None, None)[1] is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
