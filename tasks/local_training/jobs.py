@@ -48,7 +48,8 @@ class LocalSteps(_Frozen):
         seed: Shuffling and dropout of this round; derive it from (run, round, partner).
         epochs: Passes over the training folds; a fraction is a random part of one.
         folds: Training folds.
-        output: Directory for ``update.npy``, ``head.safetensors`` and ``optimizer.safetensors``.
+        keep_optimizer: Also leave Adam's state, which is twice as large as the trained parameters.
+        output: Directory for ``update.npy``, ``head.safetensors`` and, if kept, ``optimizer.safetensors``.
     """
 
     kind: Literal["local_steps"] = "local_steps"
@@ -62,6 +63,7 @@ class LocalSteps(_Frozen):
     epochs: float = Field(default=1.0, gt=0, le=1000)
     folds: Folds = (1, 2, 3)
     settings: TrainingSettings = TrainingSettings()
+    keep_optimizer: bool = False
     output: Path
 
 
@@ -152,7 +154,7 @@ class LocalStepsResult(_Frozen):
     kind: Literal["local_steps"] = "local_steps"
     update: Path
     head: Path
-    optimizer: Path
+    optimizer: Path | None
     n_structures: int
     n_labels: int
     labels_seen: int

@@ -103,12 +103,14 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     np.subtract(after, before, out=after)
     write_vector(job.output / "update.npy", after)
     write_parameters(job.output / "head.safetensors", learner.head_arrays())
-    write_parameters(job.output / "optimizer.safetensors", learner.optimizer_state())
+    optimizer = job.output / "optimizer.safetensors" if job.keep_optimizer else None
+    if optimizer is not None:
+        write_parameters(optimizer, learner.optimizer_state())
     trained = dataset.endpoint_weight[dataset.labels_of(rows).endpoint] > 0
     return LocalStepsResult(
         update=job.output / "update.npy",
         head=job.output / "head.safetensors",
-        optimizer=job.output / "optimizer.safetensors",
+        optimizer=optimizer,
         n_structures=len(rows),
         n_labels=int(trained.sum()),
         labels_seen=int(totals[2]),

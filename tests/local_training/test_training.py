@@ -100,8 +100,9 @@ def test_a_fraction_of_an_epoch_is_that_share_of_its_steps(prepared, trunk, tmp_
 
 
 def test_the_optimizer_state_of_a_round_can_open_the_next(prepared, trunk, tmp_path):
-    first = _local_steps(prepared, trunk, tmp_path / "first")
-    second = _local_steps(prepared, trunk, tmp_path / "second", head=first.head, optimizer=first.optimizer)
+    first = _local_steps(prepared, trunk, tmp_path / "first", keep_optimizer=True)
+    going_on = {"head": first.head, "optimizer": first.optimizer, "keep_optimizer": True}
+    second = _local_steps(prepared, trunk, tmp_path / "second", **going_on)
     state = read_parameters(second.optimizer)
     assert state["steps"] == first.n_steps + second.n_steps
     fresh = _local_steps(prepared, trunk, tmp_path / "fresh", head=first.head)
