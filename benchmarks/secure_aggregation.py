@@ -1,27 +1,31 @@
 """What secure aggregation costs, against an in-place plain mean of the same vectors in the same run.
 
 Why: goals are ratios, so that they hold on another machine. Runs: by hand, `python benchmarks/secure_aggregation.py`.
-All times are CPU seconds of one thread, best of a few repetitions. Source: own.
+All times are CPU seconds of one thread, best of a few repetitions; ``wall`` compares one thread with several.
+Source: own.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import HYBRID, Lane, PairSecrets, RoundPlan
 from tasks.secure_aggregation import coordinator, partner
 from tasks.secure_aggregation.masking import BLOCK_BYTES, Keystream
 
 CLIP = 1.0
 VALUE_BITS = {16: 12, 32: 22}
+PAIR_SECRETS: dict[str, PairSecrets] = {"x25519": "x25519", "hybrid": HYBRID}
 Update = npt.NDArray[np.float32]
 Messages = dict[str, bytes]
 
@@ -72,7 +76,7 @@ def seed(*words: object) -> bytes:
 class Cohort:
     """n partners that have dealt their shares, and the coordinator that awaits their masked vectors."""
 
-    def __init__(self, *, n: int, length: int, ring_bits: int) -> None:
+    def __init__(self, *, n: int, length: int, ring_bits: int, pair_secrets: PairSecrets = HYBRID) -> None:
         self.names = tuple(f"p{i:03d}" for i in range(n))
         signing = {name: Ed25519PrivateKey.from_private_bytes(seed(name)) for name in self.names}
         identities = {name: key.public_key().public_bytes_raw() for name, key in signing.items()}
@@ -86,6 +90,7 @@ class Cohort:
             cohort=self.names,
             threshold=2 * n // 3 + 1,
             lanes=(self.lane,),
+            pair_secrets=pair_secrets,
         )
         start = time.thread_time()
         begun = {
@@ -102,9 +107,10 @@ class Cohort:
         opened = coordinator.begin(plan, identities=identities)
         self.coordinator = opened.adverts(self.adverts).shares(self.shares)
 
-    def mask(self, name: str, update: Update) -> tuple[partner.Masked, list[memoryview]]:
+    def mask(self, name: str, update: Update, *, workers: int = 1) -> tuple[partner.Masked, list[memoryview]]:
         """One partner quantizes and masks its update; repeated, it gives the same bytes."""
-        return self.shared[name].mask(self.shares, {"update": update}, rounding_key=bytes(32))
+        state = self.shared[name]
+        return state.mask(self.shares, {"update": update}, rounding_key=bytes(32), workers=workers)
 
 
 def measure(*, n: int, length: int, ring_bits: int, repeats: int) -> dict[str, Any]:
@@ -114,41 +120,80 @@ def measure(*, n: int, length: int, ring_bits: int, repeats: int) -> dict[str, A
     mean_seconds, mean = cpu_seconds(lambda: plain_mean(updates), repeats=repeats)
     floor, _ = cpu_seconds(lambda: keystream_floor(n=n, n_bytes=length * ring_bits // 8), repeats=repeats)
     cohort = Cohort(n=n, length=length, ring_bits=ring_bits)
-
-    protect, masked = [], {}
-    for name, update in zip(cohort.names, updates, strict=True):
-        seconds, (_, chunks) = cpu_seconds(lambda n=name, u=update: cohort.mask(n, u), repeats=1)  # type: ignore[misc]
-        protect.append(seconds)
-        masked[name] = b"".join(chunks)
+    protect, masked = mask_all(cohort, updates)
     first = cohort.names[0]
-    memory = extra_memory(lambda: cohort.mask(first, updates[0]))
     arrival, _ = cpu_seconds(
-        lambda: [cohort.coordinator.check_masked(name, masked[name]) for name in cohort.names], repeats=1
+        lambda: [cohort.coordinator.check_masked(name, masked[name]) for name in cohort.names],
+        repeats=repeats,
     )
-    report = {
+    report: dict[str, Any] = {
         "ring_bits": ring_bits,
         "plain_mean_s": mean_seconds,
         "keystream_floor_s": floor,
-        "partner_keys_and_shares_s": cohort.key_seconds,
         "partner_protect_s": min(protect),
-        "partner_memory_vs_vector": memory / len(masked[first]),
-        "upload_bytes": sum(len(m[first]) for m in (masked, cohort.adverts, cohort.shares)),
+        "partner_memory_vs_float32": extra_memory(lambda: cohort.mask(first, updates[0])) / (4 * length),
         "upload_vs_float32": len(masked[first]) / (4 * length),
         "coordinator_arrival_hash_s": arrival,
     }
+    report |= key_costs(n=n, round_seconds=min(protect))
     for dropped in (1, 0):
-        seconds, total = unmask(cohort, updates, masked, dropped=dropped, repeats=repeats)
+        seconds, total, work = unmask(cohort, updates, masked, dropped=dropped, repeats=repeats)
         report[f"coordinator_unmask_{dropped}_dropped_s"] = seconds
         report[f"coordinator_vs_plain_mean_{dropped}_dropped"] = seconds / mean_seconds
+    report["coordinator_with_hashing_vs_plain_mean"] = (seconds + arrival) / mean_seconds
+    report["coordinator_memory_vs_float32"] = extra_memory(work) / (4 * length)
+    report |= threads(cohort, updates[0], repeats=repeats)
     report["largest_error_of_mean"] = error = float(np.abs(total.values["update"] / n - mean).max())
     if error > 1.01 * CLIP / (2 ** (cohort.lane.value_bits - 1) - 1):
         raise SystemExit(f"the secure mean is off by {error}")
     return report
 
 
+def mask_all(cohort: Cohort, updates: list[Update]) -> tuple[list[float], Messages]:
+    """Every partner masks its update; CPU seconds of each, and the messages."""
+    protect, masked = [], {}
+    for name, update in zip(cohort.names, updates, strict=True):
+        seconds, (_, chunks) = cpu_seconds(partial(cohort.mask, name, update), repeats=1)
+        protect.append(seconds)
+        masked[name] = b"".join(chunks)
+    return protect, masked
+
+
+def key_costs(*, n: int, round_seconds: float) -> dict[str, float]:
+    """What keys and shares cost a partner with and without ML-KEM, in seconds, bytes and parts of a round.
+
+    Opening the others' messages is counted by masking an empty vector.
+    """
+    costs: dict[str, float] = {}
+    empty = np.zeros(1, np.float32)
+    for label, pair_secrets in PAIR_SECRETS.items():
+        small = [Cohort(n=n, length=1, ring_bits=16, pair_secrets=pair_secrets) for _ in range(5)]
+        name = small[0].names[n // 2]
+        opening, _ = cpu_seconds(partial(small[0].mask, name, empty), repeats=5)
+        costs[f"partner_keys_{label}_s"] = min(cohort.key_seconds for cohort in small) + opening
+        costs[f"partner_keys_{label}_bytes"] = max(
+            len(small[0].adverts[m]) + len(small[0].shares[m]) for m in small[0].names
+        )
+    extra = costs["partner_keys_hybrid_s"] - costs["partner_keys_x25519_s"]
+    return costs | {"hybrid_part_of_partner_round": extra / (round_seconds + costs["partner_keys_x25519_s"])}
+
+
+def threads(cohort: Cohort, update: Update, *, repeats: int) -> dict[str, float]:
+    """Wall time of one thread over that of as many as there are cores; 1 on a machine that is busy elsewhere."""
+    walls = []
+    for workers in (1, os.cpu_count() or 1):
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            cohort.mask(cohort.names[0], update, workers=workers)
+            best = min(best, time.perf_counter() - start)
+        walls.append(best)
+    return {"partner_wall_1_thread_s": walls[0], "partner_wall_speedup_of_all_cores": walls[0] / walls[1]}
+
+
 def unmask(
     cohort: Cohort, updates: list[Update], masked: Messages, *, dropped: int, repeats: int
-) -> tuple[float, coordinator.SecureSum]:
+) -> tuple[float, coordinator.SecureSum, Callable[[], coordinator.SecureSum]]:
     """Time the coordinator's last step, after the first ``dropped`` masked vectors were lost."""
     survivors = cohort.names[dropped:]
     kept = updates[dropped:]
@@ -158,7 +203,11 @@ def unmask(
         states[name], confirmations[name] = cohort.mask(name, update)[0].confirm(survivors)
     unmaskings = {name: states[name].unmask(confirmations)[1] for name in survivors}
     confirmed = survived.confirmations(confirmations)
-    return cpu_seconds(lambda: confirmed.unmask(unmaskings), repeats=repeats)
+
+    def work() -> coordinator.SecureSum:
+        return confirmed.unmask(unmaskings)
+
+    return *cpu_seconds(work, repeats=repeats), work
 
 
 def main() -> None:

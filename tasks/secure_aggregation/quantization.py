@@ -91,6 +91,7 @@ class LaneEncoder:
         self._uniform = Keystream(key, start=first * np.dtype(np.uint32).itemsize)
         most = BLOCK_BYTES // RING_DTYPES[code.lane.ring_bits].itemsize
         self._scaled: _Real = np.empty(most, np.float32) if single else np.empty(most, np.float64)
+        self._unit: _Real = np.empty_like(self._scaled)
         self._random = np.empty(most, np.uint32)
 
     def encode_into(self, out: RingArray, values: Values) -> None:
@@ -131,13 +132,23 @@ class LaneEncoder:
             inside: npt.NDArray[Any] = np.clip(values, -clip, clip)
         else:
             inside = values
-        scaled, random = self._scaled[: values.size], self._random[: values.size]
+        scaled = self._scaled[: values.size]
         np.multiply(inside, self._code.scale, out=scaled, casting="same_kind")
-        self._uniform.fill(random.view(np.uint8))
-        np.add(scaled, _unit_interval(random, scaled.dtype), out=scaled)
+        np.add(scaled, self._unit_interval(values.size), out=scaled)
         np.floor(scaled, out=scaled)
-        np.clip(scaled, -largest, largest, out=scaled)  # undoes a rounding up beyond the last step
+        if max(-low, high) * self._code.scale > largest - 1:  # rounding may go beyond the last step
+            np.clip(scaled, -largest, largest, out=scaled)
         np.copyto(out.view(f"<i{out.itemsize}"), scaled, casting="unsafe")
+
+    def _unit_interval(self, n: int) -> _Real:
+        """The next n uniform numbers in [0, 1): of 24 bits as float32, of 32 bits as float64."""
+        random, unit = self._random[:n], self._unit[:n]
+        self._uniform.fill(random.view(np.uint8))
+        if unit.dtype == np.float32:
+            np.right_shift(random, np.uint32(8), out=random)
+            np.copyto(unit, random, casting="same_kind")
+            return np.multiply(unit, np.float32(2.0**-24), out=unit)
+        return np.multiply(random, 2.0**-32, out=unit)
 
 
 def encode(code: LaneCode, values: Values, *, rounding_key: bytes, context: bytes) -> tuple[RingArray, int]:
@@ -169,13 +180,3 @@ def decode(code: LaneCode, ring_sum: RingArray) -> npt.NDArray[np.float64] | npt
     out = np.empty(ring_sum.shape, np.int64) if exact else np.empty(ring_sum.shape, np.float64)
     code.decode_into(out, ring_sum)
     return out
-
-
-def _unit_interval(
-    random: npt.NDArray[np.uint32], dtype: np.dtype[Any]
-) -> npt.NDArray[np.float32] | npt.NDArray[np.float64]:
-    """Uniform numbers in [0, 1): of 24 bits as float32, of 32 bits as float64; ``random`` is overwritten."""
-    if dtype == np.float32:
-        np.right_shift(random, np.uint32(8), out=random)
-        return np.multiply(random.astype(np.float32), np.float32(2.0**-24))
-    return np.multiply(random.astype(np.float64), 2.0**-32)
