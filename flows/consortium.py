@@ -109,6 +109,8 @@ def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
         site.install_secret(
             "site_secret", derive_key(dataset.consortium_secret, f"simulated-site/{site.name}")
         )
+    for name in dataset.partners:  # what the partners share, and the coordinator never has
+        run.partner(name).install_secret("consortium_secret", dataset.consortium_secret)
     return Roster(
         coordinator=run.coordinator.name,
         public_keys={site.name: site.identity.public_key.hex() for site in sites},

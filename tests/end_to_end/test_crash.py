@@ -1,0 +1,44 @@
+"""kill -9 in the middle of a round: the same command ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import PATIENCE_SECONDS, command, last_object, motet
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def _await(pattern, *, root, process, log):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not list(root.glob(pattern)):
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    return time.monotonic()
+
+
+def _living(home):
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if str(home) in line and "flows.cli" in line]
+
+
+def test_killed_in_the_middle_of_a_round_the_same_command_ends_with_the_same_model(
+    finished, run_arguments, tmp_path
+):
+    home, log = tmp_path / "motet-home", tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command(*run_arguments, home=home), stdout=output, stderr=output)
+    mailbox = home / "runs" / "first" / "mailbox"
+    _await("messages/first/r00001-a*/masked/partner-a.json", root=mailbox, process=process, log=log)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (home / "runs" / "first" / "result.json").exists()
+    resumed = last_object(motet(*run_arguments, home=home))
+    assert resumed["trunk_sha256"] == finished.result["trunk_sha256"]
+    assert resumed["consortium"] == finished.result["consortium"]
+    assert resumed["partners"] == finished.result["partners"]
+    assert not _living(home)
