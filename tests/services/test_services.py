@@ -28,21 +28,30 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
+def bring_up(home):
+    return services.up(home, prefect_port=processes.free_port(), mlflow_port=processes.free_port())
+
+
 @pytest.fixture(scope="module")
-def started(home):
-    outcome = services.up(home, prefect_port=processes.free_port(), mlflow_port=processes.free_port())
-    yield outcome
+def first_start(home):
+    yield bring_up(home)
     services.down(home)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def started(home, first_start):
+    """Everything runs, whatever the test before has stopped."""
+    return bring_up(home)
+
+
+@pytest.fixture
 def urls(started):
     return {service.name: service.url for service in started.services}
 
 
 @pytest.mark.timeout(300)
-def test_up_starts_everything_and_a_second_up_starts_nothing(home, started):
-    assert started.changed == services.SERVICES
+def test_up_starts_everything_and_a_second_up_starts_nothing(home, first_start, started):
+    assert first_start.changed == services.SERVICES
     assert [service.state for service in started.services] == ["running"] * 3
     again = services.up(home)
     assert again.changed == ()
@@ -61,7 +70,7 @@ def test_the_deployment_is_served_with_its_limit_its_sleeping_schedule_and_no_pa
     assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
     assert deployment["parameters"] == {"home": str(home.resolve())}
     assert deployment["entrypoint"] == "flows.consortium.consortium"
-    assert deployment["pull_steps"] is None
+    assert not deployment["pull_steps"]  # a site runs what is installed there
 
 
 def test_servers_listen_on_loopback_only(urls):
@@ -108,8 +117,8 @@ def test_down_ends_all_and_leaves_no_process(home, started):
 
 
 @pytest.mark.timeout(300)
-def test_no_server_survives_the_kill_of_the_run_that_started_it(home, started):
-    services.down(home)
+def test_no_server_survives_the_kill_of_the_run_that_started_it(tmp_path):
+    home = tmp_path
     source = (
         "import signal, sys; from pathlib import Path; from flows import services\n"
         f"with services.prefect_server(Path({str(home)!r})) as server:\n"
