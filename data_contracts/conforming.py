@@ -17,6 +17,7 @@ from data_contracts.encoded import decoded, is_encoded
 from data_contracts.violations import attempt, refusal
 
 NUMBER_TEXT = r"\A[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\z"
+TRUE_WORDS, FALSE_WORDS = ("true", "yes", "1"), ("false", "no", "0")
 NUMBER_ADVICE = "write whole numbers below 2^53, or decimal numbers, into this column"
 
 
@@ -123,8 +124,8 @@ def conform_encoded(batch: Any, contract: Contract, *, source: str) -> Conformed
         array = batch.column(declared.name)
         if _stays_encoded(array, declared):
             schema = schema.set(index, schema.field(index).with_type(array.type))
-        elif pa.types.is_string(array.type) and declared.type == "float64":
-            array, bad = _parsed(array)
+        elif pa.types.is_string(array.type) and declared.type in PARSERS:
+            array, bad = PARSERS[declared.type](array)
             if bad is not None:
                 unreadable[declared.name] = bad
         elif array.type != declared.arrow_type:
@@ -161,7 +162,7 @@ def _accepted(found: Any, declared: Field, *, text: bool) -> bool:
     if pa.types.is_null(found):
         return declared.nullable
     return bool(
-        _is_acceptable(found, declared.type) or (text and declared.type == "float64" and found == pa.string())
+        _is_acceptable(found, declared.type) or (text and declared.type in PARSERS and found == pa.string())
     )
 
 
@@ -207,3 +208,16 @@ def _parsed(array: Any) -> tuple[Any, Bools | None]:
     if not bad.any():
         return parsed, None
     return pc.if_else(pa.array(readable), parsed, pa.scalar(None, pa.float64())), bad
+
+
+def _parsed_flag(array: Any) -> tuple[Any, Bools | None]:
+    """Read text as bool; where it is none, null and True in the mask."""
+    word = pc.utf8_lower(pc.utf8_trim_whitespace(array))
+    yes, no = (pc.is_in(word, value_set=pa.array(words)) for words in (TRUE_WORDS, FALSE_WORDS))
+    parsed = pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
+    bad = ~bools(pc.or_(yes, no)) & valid_rows(array)
+    return parsed, bad if bad.any() else None
+
+
+PARSERS = {"float64": _parsed, "bool": _parsed_flag}
+"""How text of a CSV file is read as the types that CSV does not have."""

@@ -22,7 +22,7 @@ from data_contracts.violations import refusal, source_name
 
 BLOCK_BYTES = MEBI
 HEADER_BYTES = 1 << 16
-CSV_TYPES = ("string", "float64")
+CSV_TYPES = ("string", "float64", "bool")
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data_contracts.checks import checks_for
 from data_contracts.columns import Bools
-from data_contracts.conforming import Conformed, check_columns, conform_encoded
+from data_contracts.conforming import PARSERS, Conformed, check_columns, conform_encoded
 from data_contracts.contract import Contract
 from data_contracts.encoded import decoded
 from data_contracts.quarantine import QuarantineFile, Reason
@@ -139,7 +139,7 @@ class Judge:
         self.unchecked = tuple(f"{rule.kind} of {rule.label}" for rule in unchecked)
         self._rows_before = 0
         self._schema: Any = None
-        texts = [field.name for field in contract.fields if field.type == "float64"]
+        texts = [field.name for field in contract.fields if field.type in PARSERS]
         labels = [(UNREADABLE, name) for name in texts] + [(rule.kind, rule.label) for rule, _ in self._pairs]
         self._counts: dict[tuple[str, str], int] = dict.fromkeys(labels, 0)
         self._examples: dict[tuple[str, str], list[int]] = {label: [] for label in labels}

@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from data_contracts.report import ValidationReport
-from tasks.featurization.endpoints import EXCLUSIONS, EndpointTables
+from tasks.featurization.endpoint_tables import EXCLUSIONS
+from tasks.featurization.endpoints import EndpointTables
+from tasks.featurization.preparation_rules import PreparationRules
 
 BAR_WIDTH, BAR_HEIGHT, ROW_HEIGHT, NAME_WIDTH, COUNT_WIDTH = 420, 16, 22, 290, 110
 BLUE, ORANGE = "#0072b2", "#d55e00"  # distinct also for the colour-blind (Okabe and Ito)
@@ -28,7 +30,12 @@ Bar = tuple[str, int, str]
 
 
 def data_report(
-    files: Sequence[ValidationReport], tables: EndpointTables, *, n_parents: int, n_prepared: int
+    files: Sequence[ValidationReport],
+    tables: EndpointTables,
+    *,
+    n_parents: int,
+    n_prepared: int,
+    rules: PreparationRules,
 ) -> dict[str, Any]:
     """Collect ``data_report.json``.
 
@@ -37,13 +44,17 @@ def data_report(
         tables: Endpoints and labels.
         n_parents: Distinct parents of all accepted structures.
         n_prepared: Those with an accepted activity.
+        rules: The profile.
 
     Returns:
         JSON: counts by rule and reason.
     """
-    active = int(pc.sum(tables.labels.column("label")).as_py() or 0)
+    active, inactive = (
+        int(pc.sum(tables.endpoints.column(name)).as_py() or 0) for name in ("n_active", "n_inactive")
+    )
     reasons = [row["reason"] for row in tables.excluded]
     return {
+        "profile": {"name": rules.name, "version": rules.version, "digest": rules.digest},
         "files": [_file_counts(report) for report in files],
         "for_consortium": [report.for_consortium() for report in files],
         "structures": {
@@ -51,13 +62,18 @@ def data_report(
             "without_activity": n_parents - n_prepared,
             "prepared": n_prepared,
         },
-        "pairs": {"measured": tables.n_pairs, "contradictory": tables.n_contradictory},
+        "pairs": {
+            "measured": tables.tally.pairs,
+            "contradictory": tables.tally.contradictory,
+            "of constant assays": tables.tally.constant,
+        },
         "endpoints": {
             "prepared": tables.endpoints.num_rows,
             "in_evaluation": int(np.count_nonzero(tables.endpoints.column("in_evaluation").to_numpy())),
             "excluded": {reason: reasons.count(reason) for reason in EXCLUSIONS},
         },
-        "labels": {"active": active, "inactive": tables.labels.num_rows - active},
+        "labels": {"active": active, "inactive": inactive},
+        "ambiguous": tables.tally.ambiguous_labels,
     }
 
 

@@ -14,15 +14,15 @@ IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]
 BoolVector = npt.NDArray[np.bool_]
 
-P_OF_ONE = {"p": np.nan, "M": 0.0, "mM": 3.0, "uM": 6.0, "nM": 9.0, "pM": 12.0}
-"""-log10 of one unit in mol/l; a value in unit u has p = P_OF_ONE[u] - log10(value)."""
+P_OF_ONE = {"p": np.nan, "own": np.nan, "M": 0.0, "mM": 3.0, "uM": 6.0, "nM": 9.0, "pM": 12.0}
+"""-log10 of one unit in mol/l; a value in unit u has p = P_OF_ONE[u] - log10(value). NaN: used as it is."""
 RELATIONS = {"<": -1, "=": 0, ">": 1}
 P_DECIMALS = 9  # one concentration in two units must be one value: logarithms differ in the sixteenth digit
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One row per (assay, structure): what all its replicates say together, on the p-scale.
+    """One row per (assay, structure): what all its replicates say together, on the assay's scale.
 
     ``lower`` and ``upper`` are equal for a measured value, and infinite on the side that a censored one leaves open;
     such bounds are strict. All arrays have shape ``(n_pairs,)``.
@@ -36,6 +36,20 @@ class Measured:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.assay)
+
+    def where(self, wanted: BoolVector) -> "Measured":
+        """Keep some pairs."""
+        if wanted.all():
+            return self
+        return Measured(self.assay[wanted], self.structure[wanted], self.lower[wanted], self.upper[wanted])
+
+    def rounded(self, decimals: IntVector) -> "Measured":
+        """Round each pair to its own number of decimals; negative leaves it as it is."""
+        lower, upper = self.lower.copy(), self.upper.copy()
+        for digits in np.unique(decimals[decimals >= 0]).tolist():
+            at = decimals == digits
+            lower[at], upper[at] = np.round(lower[at], digits), np.round(upper[at], digits)
+        return Measured(self.assay, self.structure, lower, upper)
 
 
 def on_p_scale(value: FloatVector, unit: IntVector, relation: IntVector) -> tuple[FloatVector, IntVector]:
@@ -56,40 +70,6 @@ def on_p_scale(value: FloatVector, unit: IntVector, relation: IntVector) -> tupl
     return converted, np.where(molar, -relation, relation)
 
 
-def aggregate_replicates(
-    assay: IntVector, structure: IntVector, value: FloatVector, relation: IntVector
-) -> tuple[Measured, int]:
-    """Reduce replicates: the median of measured values, else the tightest bounds that censored ones give.
-
-    Args:
-        assay: Assay of each value, shape ``(n,)``.
-        structure: Structure of each value.
-        value: On the p-scale.
-        relation: -1, 0 or 1 for ``<``, ``=``, ``>``.
-
-    Returns:
-        One row per (assay, structure) in that order, and how many pairs were dropped because their censored values
-        exclude each other.
-    """
-    if not len(assay):
-        none = np.empty(0)
-        return Measured(assay.copy(), structure.copy(), none, none.copy()), 0
-    order = np.lexsort((value, relation != 0, structure, assay))
-    assay, structure, value, relation = assay[order], structure[order], value[order], relation[order]
-    first = np.flatnonzero(np.r_[True, (np.diff(assay) != 0) | (np.diff(structure) != 0)])
-    n_measured = np.add.reduceat((relation == 0).astype(np.int64), first)
-    # Within a pair the measured values come first, sorted: the median is the mean of the middle one or two.
-    middle = first + np.maximum(n_measured - 1, 0) // 2
-    other = first + n_measured // 2
-    median = value[middle] / 2 + value[np.minimum(other, len(value) - 1)] / 2
-    lower = np.maximum.reduceat(np.where(relation > 0, value, -np.inf), first)
-    upper = np.minimum.reduceat(np.where(relation < 0, value, np.inf), first)
-    lower, upper = np.where(n_measured, median, lower), np.where(n_measured, median, upper)
-    sound = np.where(n_measured, True, lower < upper)
-    pairs = first[sound]
-    return Measured(assay[pairs], structure[pairs], lower[sound], upper[sound]), int((~sound).sum())
-
-
 def labels_at(
     measured: Measured, threshold: FloatVector, *, high: BoolVector
 ) -> tuple[BoolVector, BoolVector]:
@@ -104,7 +84,9 @@ def labels_at(
         Masks of the active and of the inactive pairs, shape ``(n_pairs,)`` each.
     """
     # A censored bound is strict: from v > L and L >= t follows v > t.
-    exact = (measured.lower == measured.upper) & (measured.lower == threshold)
     at_least = measured.lower >= threshold
     at_most = measured.upper <= threshold
+    exact = at_least & at_most
+    if high.all():
+        return at_least, at_most & ~exact
     return np.where(high, at_least, at_most), np.where(high, at_most, at_least) & ~exact

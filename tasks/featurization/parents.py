@@ -7,6 +7,7 @@ what was measured on any of them counts for the one parent. Runs: on the partner
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.featurization.folds import fold_of_scaffold, structure_key
+from data_contracts.catalogue import FEATURIZED_STRUCTURES, HASHED_FINGERPRINTS
+from tasks.featurization.feature_cache import FeatureCache, fixed_width, names_of
+from tasks.featurization.key_positions import UNKNOWN
+from tasks.featurization.permutations import permuted_rows
 from tasks.featurization.standardization import REASONS
+from tasks.featurization.structure_recipe import StructureRecipe
 from tasks.featurization.worker_pool import LOST_REASONS, WorkerPool
 
 CHUNK_STRUCTURES = 500
+CHUNKS_A_SHARD = 16
+ROWS_A_BATCH = 1 << 16
 NO_PARENT = -1
 UNUSABLE = (*REASONS, *LOST_REASONS)
 Progress = Callable[[int, int], None]
@@ -31,24 +38,72 @@ class Parents:
     Attributes:
         key: Keyed name of each parent, sorted, shape ``(n_parents,)``; the order tells nothing about the source.
         fold: Fold of each parent.
-        bits: ``pa.ListArray`` of uint16, the set bits of each parent.
         of_row: Parent of each structure row, ``NO_PARENT`` where there is none, shape ``(n_rows,)``.
         reason_of_row: ``pa.StringArray``; one of ``UNUSABLE`` where there is no parent, else null.
     """
 
-    key: npt.NDArray[np.object_]
+    key: npt.NDArray[np.bytes_]
     fold: npt.NDArray[np.int8]
-    bits: Any
     of_row: npt.NDArray[np.int64]
     reason_of_row: Any
+    _features: Any
+    _representative: npt.NDArray[np.int64]
+    _recipe: StructureRecipe
+
+    def batches(self, kept: npt.NDArray[np.int64], *, fold: npt.NDArray[np.int8]) -> Iterator[Any]:
+        """Yield record batches of the contract ``hashed_fingerprints`` for some parents, in ascending order.
+
+        Args:
+            kept: Parents, ascending.
+            fold: Fold of every parent.
+        """
+        bits = self._features.column("bits").combine_chunks()
+        counts = self._features.column("counts").combine_chunks()
+        for start in range(0, len(kept), ROWS_A_BATCH):
+            some = kept[start : start + ROWS_A_BATCH]
+            rows = pa.array(self._representative[some])
+            row_bits, row_counts = self._permuted(bits.take(rows), counts.take(rows))
+            columns = [
+                pa.array(np.arange(start, start + len(some), dtype=np.int32)),
+                pa.array(self.key[some].astype(str), pa.string()),
+                pa.array(fold[some]),
+                row_bits,
+                row_counts,
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=HASHED_FINGERPRINTS.schema)
+
+    def _permuted(self, bits: Any, counts: Any) -> tuple[Any, Any]:
+        """Permute the bits as the rules ask; counts follow their bits, or are null where none are kept."""
+        has_counts = self._recipe.rules.fingerprint.counts
+        permutation = self._recipe.permutation
+        offsets = bits.offsets
+        if permutation is not None:
+            moved, origin = permuted_rows(
+                offsets.to_numpy().astype(np.int64) - offsets[0].as_py(),
+                bits.flatten().to_numpy(),
+                permutation,
+            )
+            bits = pa.ListArray.from_arrays(_from_zero(offsets), pa.array(moved))
+            if has_counts:
+                counts = pa.ListArray.from_arrays(
+                    _from_zero(offsets), pa.array(counts.flatten().to_numpy()[origin])
+                )
+        return bits, counts if has_counts else pa.nulls(len(bits), counts.type)
 
 
-def find_parents(smiles: Any, *, secret: bytes, workers: int, progress: Progress) -> Parents:
-    """Featurize each distinct SMILES once, and merge those that have one parent.
+def _from_zero(offsets: Any) -> Any:
+    return pc.subtract(offsets, offsets[0])
+
+
+def find_parents(
+    smiles: Any, *, recipe: StructureRecipe, cache: Path, workers: int, progress: Progress
+) -> Parents:
+    """Featurize each distinct SMILES that was never featurized before, and merge those that have one parent.
 
     Args:
         smiles: ``pa.ChunkedArray`` of strings without nulls, n_rows of them.
-        secret: The consortium's secret; it does not reach the workers.
+        recipe: The rules and the keys that follow from the consortium's secret; no key reaches the workers.
+        cache: Directory of the cache.
         workers: Number of processes.
         progress: Called with the number of distinct SMILES done and their total.
 
@@ -56,52 +111,100 @@ def find_parents(smiles: Any, *, secret: bytes, workers: int, progress: Progress
         The parents.
 
     Raises:
-        WorkFailed: If the workers cannot work.
+        WorkFailed: If the workers cannot work; what they finished is kept.
     """
     encoded = smiles.combine_chunks().dictionary_encode()
-    row = encoded.indices.to_numpy()
-    answers = _answers(encoded.dictionary, workers=workers, progress=progress)
-    sound = np.flatnonzero(pc.is_null(answers.column("reason")).to_numpy())
-    good = answers.take(pa.array(sound)).combine_chunks()
-    parent = good.column("parent").combine_chunks().dictionary_encode()
-    texts = parent.dictionary.to_pylist()
-    keys = np.array([structure_key(text, secret=secret) for text in texts], dtype=object)
-    order = np.argsort(keys)
+    names = names_of(encoded.dictionary, key=recipe.name_key)
+    shards = FeatureCache(cache / recipe.digest)
+    found = shards.find(names)
+    missing = np.flatnonzero(found.row == UNKNOWN)
+    total = len(names)
+    progress(total - len(missing), total)
+    if len(missing):
+        _featurize(
+            encoded.dictionary.take(pa.array(missing)),
+            names.take(pa.array(missing)),
+            recipe=recipe,
+            shards=shards,
+            workers=workers,
+            progress=lambda done: progress(total - len(missing) + done, total),
+        )
+        found = shards.find(names)
+    return _merged(found.table, found.row, encoded.indices, recipe=recipe)
+
+
+def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: StructureRecipe) -> Parents:
+    """Merge structures with one name; the smallest parent speaks for all its tautomers.
+
+    Args:
+        table: All cached rows.
+        row: Row of each distinct SMILES.
+        of_source: Distinct SMILES of each source row.
+        recipe: As in ``find_parents``.
+    """
+    reason = table.column("reason").combine_chunks().take(pa.array(row))
+    sound = pc.is_null(reason).to_numpy(zero_copy_only=False)
+    good = row[sound]
+    key = fixed_width(table.column("structure_key"))[good]
+    order = np.lexsort((good, fixed_width(table.column("parent_key"))[good], key))
+    is_first = np.append(True, key[order][1:] != key[order][:-1])[: len(order)]
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    _, first = np.unique(parent.indices.to_numpy(), return_index=True)
-    of_distinct = np.full(len(encoded.dictionary), NO_PARENT, dtype=np.int64)
-    of_distinct[sound] = rank[parent.indices.to_numpy()]
-    # Equal parents have equal fingerprints and scaffolds: any of their rows speaks for them.
+    rank[order] = np.cumsum(is_first) - 1
+    of_distinct = np.full(len(row), NO_PARENT, dtype=np.int64)
+    of_distinct[sound] = rank
+    representative = good[order[is_first]]
+    fold = pc.fill_null(table.column("fold"), -1).to_numpy()[representative]
     return Parents(
-        key=keys[order],
-        fold=_folds(good.column("scaffold").combine_chunks(), secret=secret)[first][order],
-        bits=good.column("bits").combine_chunks().take(pa.array(first[order])),
-        of_row=of_distinct[row],
-        reason_of_row=answers.column("reason").combine_chunks().take(encoded.indices),
+        key=key[order[is_first]],
+        fold=fold,
+        of_row=of_distinct[of_source.to_numpy()],
+        reason_of_row=reason.take(of_source),
+        _features=table.select(["bits", "counts"]),
+        _representative=representative,
+        _recipe=recipe,
     )
 
 
-def _answers(smiles: Any, *, workers: int, progress: Progress) -> Any:
-    """Have the workers featurize distinct SMILES; a table of ``worker.ANSWER`` in their order."""
+def _featurize(
+    smiles: Any,
+    names: Any,
+    *,
+    recipe: StructureRecipe,
+    shards: FeatureCache,
+    workers: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Have the workers featurize distinct SMILES, shard by shard."""
     starts = range(0, len(smiles), CHUNK_STRUCTURES)
-    answers = []
-    with WorkerPool(workers) as pool:
-        for done, answer in _counted(pool.map(smiles.slice(start, CHUNK_STRUCTURES) for start in starts)):
-            answers.append(answer)
-            progress(done, len(smiles))
-    return pa.Table.from_batches(answers)
-
-
-def _counted(answers: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    waiting: list[Any] = []
     done = 0
-    for answer in answers:
-        done += answer.num_rows
-        yield done, answer
+    with WorkerPool(workers, options=recipe.options, deadlines=recipe.deadlines) as pool:
+        for answer in pool.map(smiles.slice(start, CHUNK_STRUCTURES) for start in starts):
+            waiting.append(_named(answer, names.slice(done, answer.num_rows), recipe=recipe))
+            done += answer.num_rows
+            if len(waiting) == CHUNKS_A_SHARD or done == len(smiles):
+                shards.add(waiting)
+                waiting = []
+            progress(done)
 
 
-def _folds(scaffolds: Any, *, secret: bytes) -> npt.NDArray[np.int8]:
-    encoded = scaffolds.dictionary_encode()
-    folds = [fold_of_scaffold(text, secret=secret) for text in encoded.dictionary.to_pylist()]
-    found: npt.NDArray[np.int8] = np.array(folds, dtype=np.int8)[encoded.indices.to_numpy()]
-    return found
+def _named(answer: Any, names: Any, *, recipe: StructureRecipe) -> Any:
+    """Replace texts of structures by keyed names, and scaffolds by folds."""
+    parent, identity = answer.column("parent"), answer.column("identity")
+    parent_key = _each(parent, recipe.structure_key)
+    by_parent = recipe.rules.identity == "parent"
+    columns = [
+        names,
+        parent_key if by_parent else _each(identity, recipe.structure_key),
+        parent_key,
+        _each(answer.column("scaffold"), recipe.fold_of, kind=pa.int8()),
+        *(answer.column(name) for name in ("reason", "bits", "counts")),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=FEATURIZED_STRUCTURES.schema)
+
+
+def _each(column: Any, of: Callable[[str], Any], *, kind: Any = None) -> Any:
+    """Apply a function to each text that is not null, once to each distinct one."""
+    encoded = column.dictionary_encode()
+    values = pa.array([of(text) for text in encoded.dictionary.to_pylist()], kind or pa.string())
+    return values.take(encoded.indices)

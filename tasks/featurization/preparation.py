@@ -1,27 +1,40 @@
-"""Preparing a partner's data: three files in, three contracted tables and a report out.
+"""Preparing a partner's data: three files in, contracted tables and a report out.
 
 Why: everything later works on these tables; a row that is not in them is in the quarantine or in the report's
 counts. Runs: on the partner. Source: own; the steps of MELLODDY-TUNER's ``prepare_4_training``.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from data_contracts.catalogue import ACTIVITIES, ASSAYS, ENDPOINTS, HASHED_FINGERPRINTS, LABELS, STRUCTURES
+from data_contracts.catalogue import (
+    ACTIVITIES,
+    ASSAYS,
+    CATALOGUE,
+    ENDPOINTS,
+    HASHED_FINGERPRINTS,
+    LABELS,
+    REGRESSION_ENDPOINTS,
+    REGRESSION_VALUES,
+    STRUCTURES,
+)
 from data_contracts.errors import ContractViolation, SettingsError
+from data_contracts.reading import open_batches
 from data_contracts.references import BlobReference
 from data_contracts.violations import source_name
 from data_contracts.writing import write_table
 from tasks.exchange.durable_files import replace_whole
+from tasks.featurization.activity_shards import ActivityShards
+from tasks.featurization.assay_table import EMPTY_CATALOGUE, Catalogue, assay_table, catalogue_of
 from tasks.featurization.data_report import data_report, render_page
-from tasks.featurization.endpoints import EndpointRules, EndpointTables, build_endpoints
-from tasks.featurization.parents import NO_PARENT, UNUSABLE, Parents, Progress, find_parents
+from tasks.featurization.endpoints import EndpointTables, build_endpoints
+from tasks.featurization.intake import Names, take_in
+from tasks.featurization.parents import UNUSABLE, Parents, Progress, find_parents
+from tasks.featurization.preparation_rules import PreparationRules, rules_of
 from tasks.featurization.prepared import (
     EXCLUDED,
     MANIFEST,
@@ -38,15 +51,30 @@ from tasks.featurization.prepared import (
     scratch_for,
     write_json,
 )
-from tasks.featurization.setting_aside import Accepted, accept, require_mostly_usable, set_aside
+from tasks.featurization.setting_aside import accept, require_mostly_usable, set_aside
+from tasks.featurization.structure_recipe import StructureRecipe
+from tasks.featurization.time_split import split_by_time
 
 __all__ = ["PartnerFiles", "PreparedDataset", "Progress", "prepare_dataset"]
 SECRET_BYTES = 32
-UNKNOWN_STRUCTURE = "unknown structure"
+SORTING_DIRECTORY = "sorting"
 
 
 def _silent(_done: int, _total: int) -> None:
     """Report nothing."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a preparation needs at every step."""
+
+    files: PartnerFiles
+    scratch: Path
+    cache: Path
+    recipe: StructureRecipe
+    rules: PreparationRules
+    workers: int
+    progress: Progress
 
 
 def prepare_dataset(
@@ -55,18 +83,18 @@ def prepare_dataset(
     consortium_secret: bytes,
     output: Path,
     workers: int,
-    rules: EndpointRules | None = None,
+    rules: PreparationRules | None = None,
     progress: Progress = _silent,
 ) -> PreparedDataset:
     """Prepare a partner's data; what is already prepared from the same files and rules is found again.
 
     Args:
-        files: The partner's three files.
-        consortium_secret: 32 bytes that all partners share; keys folds and structure names.
-        output: The prepared directory; it appears whole or not at all. If a file is refused, its quarantine lies
-            beside it as ``OUTPUT-refused``.
+        files: The partner's files.
+        consortium_secret: 32 bytes that all partners share; keys folds, structure names and the cache.
+        output: The prepared directory; it appears whole or not at all. Beside it lie ``.OUTPUT.cache`` with the
+            structures featurized so far and, if a file is refused, its quarantine as ``OUTPUT-refused``.
         workers: Number of featurization processes.
-        rules: Thresholds and quorums.
+        rules: The profile; by default ``simple``.
         progress: Called with the number of distinct structures done and their total.
 
     Returns:
@@ -83,97 +111,108 @@ def prepare_dataset(
         )
     if workers < 1:
         raise SettingsError(f"got {workers} featurization workers, expected at least 1")
-    rules = rules or EndpointRules()
+    rules = rules or rules_of("simple")
     identity = identity_of(files, rules, secret=consortium_secret)
     with alone_at(output):
         found = find_prepared(output, identity=identity)
         if found is not None:
             return found
         with scratch_for(output) as scratch:
-            tables, report = _prepare(
-                files, scratch, secret=consortium_secret, workers=workers, rules=rules, progress=progress
-            )
+            recipe = StructureRecipe(rules.structures, consortium_secret)
+            cache = output.with_name(f".{output.name}.cache")
+            tables, report = _prepare(_Work(files, scratch, cache, recipe, rules, workers, progress))
             manifest = Manifest(identity=identity, tables=tables)
             write_json(scratch / MANIFEST, manifest.model_dump(mode="json"))
             publish(scratch, output)
     return PreparedDataset(output, tables, report)
 
 
-def _prepare(
-    files: PartnerFiles,
-    scratch: Path,
-    *,
-    secret: bytes,
-    workers: int,
-    rules: EndpointRules,
-    progress: Progress,
-) -> tuple[dict[str, BlobReference], dict[str, Any]]:
+def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     """Fill the scratch directory, all but its manifest."""
-    quarantine = scratch / QUARANTINE_DIRECTORY
-    structures = accept(files.structures, STRUCTURES, quarantine=quarantine)
-    assays = accept(files.assays, ASSAYS, quarantine=quarantine)
-    compounds = structures.table.column("compound_id").combine_chunks()
-    known = {"compound_id": compounds, "assay_id": assays.table.column("assay_id").combine_chunks()}
-    activities = accept(files.activities, ACTIVITIES, quarantine=quarantine, known_keys=known)
-
+    quarantine = work.scratch / QUARANTINE_DIRECTORY
+    structures = accept(work.files.structures, STRUCTURES, quarantine=quarantine)
+    assays = accept(work.files.assays, ASSAYS, quarantine=quarantine)
+    table = assay_table(assays.table, work.rules)
+    names = Names(
+        compounds=structures.table.column("compound_id").combine_chunks(),
+        assays=assays.table.column("assay_id").combine_chunks(),
+    )
+    sorting = work.scratch / SORTING_DIRECTORY
+    sorting.mkdir()
+    # Activities are looked at before structures are featurized: a file that is refused costs minutes, not hours.
+    shards = ActivityShards(sorting)
+    activities = take_in(
+        open_batches(work.files.activities, ACTIVITIES),
+        names=names,
+        table=table,
+        shards=shards,
+        quarantine=quarantine / f"{ACTIVITIES.name}.arrow",
+    )
     parents = find_parents(
-        structures.table.column("smiles"), secret=secret, workers=workers, progress=progress
+        structures.table.column("smiles"),
+        recipe=work.recipe,
+        cache=work.cache,
+        workers=work.workers,
+        progress=work.progress,
     )
     structures = set_aside(structures, parents.reason_of_row, column="smiles", known_reasons=UNUSABLE)
     require_mostly_usable(structures)
-    activities, parent = _of_parents(activities, parents, compounds=compounds)
-    kept, structure = np.unique(parent, return_inverse=True)  # only structures with a measurement
+    fold = split_by_time(parents.fold, parents.of_row, activities.first_day, rule=work.rules.structures.folds)
     tables = build_endpoints(
-        assays.table, activities.table, structure=structure, fold=parents.fold[kept], rules=rules
+        shards,
+        table,
+        parent=parents.of_row,
+        fold=fold,
+        rules=work.rules,
+        scratch=sorting,
+        catalogue=_catalogue(work, quarantine),
+        threads=work.workers,
     )
-    if not tables.endpoints.num_rows:
-        raise ContractViolation(
-            f"{source_name(files.activities)}: got no endpoint with {rules.training_quorum} actives and as many "
-            f"inactives among {len(tables.excluded)}; expected at least one",
-            advice="bring more measurements per assay, or agree on a smaller training quorum",
-        )
-    report = data_report(
-        [structures.report, assays.report, activities.report],
-        tables,
-        n_parents=len(parents.key),
-        n_prepared=len(kept),
-    )
-    references = _write(scratch, parents, tables, kept=kept)
-    write_json(scratch / REPORT, report)
-    write_json(scratch / EXCLUDED, tables.excluded)
-    replace_whole(scratch / PAGE, [render_page(report, tables.excluded).encode()])
+    _require_endpoints(work, tables)
+    reports = [structures.report, assays.report, activities.without_structure(tables.lost_rows)]
+    kept = np.flatnonzero(tables.used)
+    references = _write(work.scratch, parents, tables, kept=kept, fold=fold)
+    sorting.rmdir()
+    report = data_report(reports, tables, n_parents=len(parents.key), n_prepared=len(kept), rules=work.rules)
+    report["recipe"] = work.recipe.parameters
+    write_json(work.scratch / REPORT, report)
+    write_json(work.scratch / EXCLUDED, tables.excluded)
+    replace_whole(work.scratch / PAGE, [render_page(report, tables.excluded).encode()])
     return references, report
 
 
-def _of_parents(
-    activities: Accepted, parents: Parents, *, compounds: Any
-) -> tuple[Accepted, npt.NDArray[np.int64]]:
-    """Set aside the activities of structures without a parent; the others come with their parent."""
-    row = pc.index_in(activities.table.column("compound_id"), value_set=compounds)
-    parent = parents.of_row[row.to_numpy()]
-    lost = pa.array(parent == NO_PARENT)
-    reasons = pc.if_else(lost, UNKNOWN_STRUCTURE, pa.scalar(None, pa.string()))
-    left = set_aside(activities, reasons, column="compound_id", known_reasons=[UNKNOWN_STRUCTURE])
-    return left, parent[parent != NO_PARENT]
+def _catalogue(work: _Work, quarantine: Path) -> Catalogue:
+    if work.files.catalogue is None:
+        return EMPTY_CATALOGUE
+    return catalogue_of(accept(work.files.catalogue, CATALOGUE, quarantine=quarantine).table)
+
+
+def _require_endpoints(work: _Work, tables: EndpointTables) -> None:
+    if not tables.endpoints.num_rows:
+        raise ContractViolation(
+            f"{source_name(work.files.activities)}: got no endpoint that meets the training quorum of profile "
+            f"{work.rules.name} among {len(tables.excluded)}; expected at least one",
+            advice="bring more measurements per assay, or agree on a smaller training quorum",
+        )
 
 
 def _write(
-    scratch: Path, parents: Parents, tables: EndpointTables, *, kept: npt.NDArray[np.int64]
+    scratch: Path,
+    parents: Parents,
+    tables: EndpointTables,
+    *,
+    kept: npt.NDArray[np.int64],
+    fold: npt.NDArray[np.int8],
 ) -> dict[str, BlobReference]:
-    fingerprints = pa.table(
-        {
-            "structure_index": np.arange(len(kept), dtype=np.int32),
-            "structure_key": pa.array(parents.key[kept], pa.string()),
-            "fold": parents.fold[kept],
-            "bits": parents.bits.take(pa.array(kept)),
-        }
-    ).cast(HASHED_FINGERPRINTS.schema)
-    contents: Mapping[str, Any] = {
-        "fingerprints": (HASHED_FINGERPRINTS, fingerprints),
-        "endpoints": (ENDPOINTS, tables.endpoints),
-        "labels": (LABELS, tables.labels),
-    }
+    contents = (
+        (HASHED_FINGERPRINTS, parents.batches(kept, fold=fold)),
+        (ENDPOINTS, tables.endpoints),
+        (LABELS, tables.label_batches()),
+        (REGRESSION_ENDPOINTS, tables.regression.endpoints()),
+        (REGRESSION_VALUES, tables.regression.value_batches(tables.structure_index)),
+    )
+    names = ("fingerprints", "endpoints", "labels", "regression_endpoints", "regression_values")
     return {
-        name: write_table(scratch / f"{name}.arrow", contract, table)
-        for name, (contract, table) in contents.items()
+        name: write_table(scratch / f"{name}.arrow", contract, rows)
+        for name, (contract, rows) in zip(names, contents, strict=True)
     }

@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from rdkit import rdBase
 
-from data_contracts.catalogue import ACTIVITIES, ASSAYS, ENDPOINTS, HASHED_FINGERPRINTS, LABELS, STRUCTURES
+from data_contracts.catalogue import CONTRACTS
 from data_contracts.errors import ContractViolation
 from data_contracts.references import BlobReference
 from data_contracts.violations import source_name
 from tasks.exchange.durable_files import replace_whole
-from tasks.featurization.endpoints import EndpointRules
-from tasks.featurization.fingerprints import FINGERPRINT
-from tasks.featurization.standardization import PROFILE
+from tasks.featurization.preparation_rules import PreparationRules
+from tasks.featurization.structure_recipe import StructureRecipe
 
-VERSION = 1  # of the rules in this folder that no other name stands for
-CONTRACTS = (STRUCTURES, ASSAYS, ACTIVITIES, HASHED_FINGERPRINTS, ENDPOINTS, LABELS)
+VERSION = 2  # of the rules in this folder that no other name stands for
 MANIFEST, REPORT, PAGE, EXCLUDED = (
     "prepared.json",
     "data_report.json",
@@ -40,11 +37,12 @@ QUARANTINE_DIRECTORY = "quarantine"
 
 @dataclass(frozen=True)
 class PartnerFiles:
-    """What a partner brings: Parquet, Arrow IPC or CSV."""
+    """What a partner brings: Parquet, Arrow IPC or CSV; the consortium's catalogue if there is one."""
 
     assays: Path
     activities: Path
     structures: Path
+    catalogue: Path | None = None
 
 
 class Manifest(BaseModel):
@@ -66,9 +64,9 @@ class PreparedDataset:
     """A prepared dataset; private to the partner.
 
     Attributes:
-        directory: Holds ``fingerprints.arrow``, ``endpoints.arrow``, ``labels.arrow``, ``prepared.json``,
-            ``data_report.json``, ``data_report.html``, ``excluded_endpoints.json`` and ``quarantine/``.
-        tables: References of the three tables by name; their digests never leave the site.
+        directory: Holds ``fingerprints.arrow``, ``endpoints.arrow``, ``labels.arrow``,
+            ``regression_endpoints.arrow``, ``regression_values.arrow``, ``prepared.json``, ``data_report.json``, ``data_report.html``, ``excluded_endpoints.json`` and ``quarantine/``.
+        tables: References of the tables by name; their digests never leave the site.
         report: Content of ``data_report.json``: counts only.
     """
 
@@ -77,21 +75,24 @@ class PreparedDataset:
     report: Mapping[str, Any]
 
     def path(self, table: str) -> Path:
-        """Path of a table: ``fingerprints``, ``endpoints`` or ``labels``."""
+        """Path of a table: ``fingerprints``, ``endpoints``, ``labels``, ``regression_endpoints``, ``regression_values``."""
         return self.directory / f"{table}.arrow"
 
 
-def identity_of(files: PartnerFiles, rules: EndpointRules, *, secret: bytes) -> str:
+def identity_of(files: PartnerFiles, rules: PreparationRules, *, secret: bytes) -> str:
     """Name inputs, rules and versions in one keyed digest.
 
     Raises:
         ContractViolation: If a file cannot be read.
     """
     digest = hashlib.blake2b(key=secret, digest_size=32)
-    contracts = [contract.digest for contract in CONTRACTS]
-    rule = [VERSION, PROFILE, FINGERPRINT, rdBase.rdkitVersion, contracts, rules.model_dump(mode="json")]
+    contracts = {name: contract.digest for name, contract in CONTRACTS.items()}
+    recipe = StructureRecipe(rules.structures, secret)
+    rule = [VERSION, recipe.parameters, contracts, rules.model_dump(mode="json")]
     digest.update(json.dumps(rule, sort_keys=True).encode())
-    for path in (files.assays, files.activities, files.structures):
+    for path in (files.assays, files.activities, files.structures, files.catalogue):
+        if path is None:
+            continue
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -60,6 +60,89 @@ def accept(
     return Accepted(table, validation.report, place)
 
 
+class Late:
+    """Rows of a stream that its contract accepts and that cannot be used, by rule.
+
+    Args:
+        rules: Name and column of each rule.
+    """
+
+    def __init__(self, rules: Sequence[tuple[str, str]]) -> None:
+        self.rules = tuple(rules)
+        self._rows: list[list[npt.NDArray[np.int64]]] = [[] for _ in rules]
+        self._n_rows = 0
+
+    def note(self, bad: Sequence[npt.NDArray[np.bool_]], *, n_rows: int) -> npt.NDArray[np.bool_]:
+        """Note the bad rows of the next accepted batch.
+
+        Args:
+            bad: For each rule True at the rows that break it; no row breaks two.
+            n_rows: Rows of the batch.
+
+        Returns:
+            True at the rows that can be used.
+        """
+        good = np.ones(n_rows, dtype=np.bool_)
+        for rows, mask in zip(self._rows, bad, strict=True):
+            if mask.any():
+                rows.append(np.flatnonzero(mask) + self._n_rows)
+                good &= ~mask
+        self._n_rows += n_rows
+        return good
+
+    def joined(self, rules: Sequence[tuple[str, str]], rows: Sequence[npt.NDArray[np.int64]]) -> "Late":
+        """Add rules whose rows are known by their ordinals among the accepted rows."""
+        both = Late((*self.rules, *rules))
+        both._rows = [*self._rows, *([part] for part in rows)]
+        both._n_rows = self._n_rows
+        return both
+
+    def rows(self) -> list[npt.NDArray[np.int64]]:
+        """Ordinals among the accepted rows, for each rule."""
+        return [np.concatenate([np.empty(0, dtype=np.int64), *rows]) for rows in self._rows]
+
+
+def set_rows_aside(report: ValidationReport, late: Late, *, quarantine: Path) -> ValidationReport:
+    """Quarantine the late rows of a table.
+
+    Args:
+        report: Of the table as its contract accepted it.
+        late: Rows noted since.
+        quarantine: The table's quarantine file, which is extended.
+
+    Returns:
+        A report that counts the late rows as quarantined; every rule is listed, also where its count is 0.
+    """
+    rows = late.rows()
+    ordinals = source_rows(np.concatenate(rows), quarantine=quarantine)
+    ends = np.cumsum([len(part) for part in rows])
+    findings = [
+        _finding(part, rule, column=column)
+        for part, (rule, column) in zip(np.split(ordinals, ends[:-1]), late.rules, strict=True)
+    ]
+    if len(ordinals):
+        which = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        labels = [pa.array([rule[place] for rule in late.rules]).take(pa.array(which)) for place in (0, 1)]
+        _extend(quarantine, ordinals, rules=labels[0], columns=labels[1])
+    return replace(
+        report,
+        rows_accepted=report.rows_accepted - len(ordinals),
+        rows_quarantined=report.rows_quarantined + len(ordinals),
+        findings=(*report.findings, *findings),
+    )
+
+
+def source_rows(accepted: npt.NDArray[np.int64], *, quarantine: Path) -> npt.NDArray[np.int64]:
+    """Where accepted rows stand in the source: the rows before them, and those that were set aside among these.
+
+    Args:
+        accepted: Ordinals among the rows that are not in the quarantine.
+        quarantine: The table's quarantine file.
+    """
+    bad = np.unique(read_table(quarantine, QUARANTINE).column("row").to_numpy())
+    return accepted + np.searchsorted(bad - np.arange(len(bad)), accepted, side="right")
+
+
 def set_aside(accepted: Accepted, reasons: Any, *, column: str, known_reasons: Sequence[str]) -> Accepted:
     """Quarantine more rows of a table.
 
@@ -72,27 +155,11 @@ def set_aside(accepted: Accepted, reasons: Any, *, column: str, known_reasons: S
     Returns:
         The rows left, with a report that counts the others as quarantined.
     """
-    usable = pc.is_null(reasons)
-    bad = np.flatnonzero(~usable.to_numpy(zero_copy_only=False))
-    report = accepted.report
-    ordinals = _ordinals(accepted)[bad]
-    found = reasons.take(pa.array(bad))
-    findings = [
-        _finding(ordinals[pc.equal(found, reason).to_numpy(zero_copy_only=False)], reason, column=column)
-        for reason in known_reasons
-    ]
-    if len(bad):
-        _extend(accepted.quarantine, ordinals, found, column=column)
-    return Accepted(
-        accepted.table.filter(usable),
-        replace(
-            report,
-            rows_accepted=report.rows_accepted - len(bad),
-            rows_quarantined=report.rows_quarantined + len(bad),
-            findings=(*report.findings, *findings),
-        ),
-        accepted.quarantine,
-    )
+    late = Late([(reason, column) for reason in known_reasons])
+    code = pc.fill_null(pc.index_in(reasons, value_set=pa.array(known_reasons)), -1).to_numpy()
+    late.note([code == place for place in range(len(known_reasons))], n_rows=len(reasons))
+    report = set_rows_aside(accepted.report, late, quarantine=accepted.quarantine)
+    return Accepted(accepted.table.filter(pc.is_null(reasons)), report, accepted.quarantine)
 
 
 def require_mostly_usable(accepted: Accepted) -> None:
@@ -118,18 +185,9 @@ def _finding(ordinals: npt.NDArray[np.int64], reason: str, *, column: str) -> Fi
     )
 
 
-def _ordinals(accepted: Accepted) -> npt.NDArray[np.int64]:
-    """Where the rows in use stand in the source: everywhere but in the quarantine."""
-    in_use = np.ones(accepted.report.rows_read, dtype=np.bool_)
-    in_use[read_table(accepted.quarantine, QUARANTINE).column("row").to_numpy()] = False
-    return np.flatnonzero(in_use)
-
-
-def _extend(quarantine: Path, ordinals: npt.NDArray[np.int64], reasons: Any, *, column: str) -> None:
+def _extend(quarantine: Path, ordinals: npt.NDArray[np.int64], *, rules: Any, columns: Any) -> None:
     """Add rows to a quarantine file, in the order of the source."""
-    more = pa.table(
-        {"row": ordinals, "column": pa.array([column] * len(ordinals), pa.string()), "rule": reasons}
-    )
+    more = pa.table({"row": ordinals, "column": columns, "rule": rules})
     both = pa.concat_tables([read_table(quarantine, QUARANTINE), more.cast(QUARANTINE.schema)])
     order = np.argsort(both.column("row").to_numpy(), kind="stable")
     write_table(quarantine, QUARANTINE, both.take(pa.array(order)).combine_chunks())

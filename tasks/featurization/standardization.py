@@ -2,11 +2,12 @@
 
 Why: the convenience functions of ``rdMolStandardize`` rebuild their rules for every molecule and are five times
 slower. This file travels inside every registered model, so that a consumer prepares a molecule as the training
-data was: it imports RDKit alone. Runs: anywhere. Source: steps of ``rdMolStandardize.ChargeParent`` (RDKit
-2026.09) on the molecule without isotopes and stereo, which MELLODDY-TUNER removes too; no canonical tautomer.
+data was: it imports RDKit alone. Runs: anywhere. Source: ``Standardizer``: steps of ``ChargeParent`` (RDKit
+2026.09) without isotopes, stereo and canonical tautomer; ``PublishedStandardizer``: MELLODDY-TUNER 3's steps.
 """
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,11 @@ PROFILE = "parent-2"
 MAX_HEAVY_ATOMS = 100
 MAX_ATOMS_OF_ALL_PARTS = 1_000  # a salt of several large ions is fine; a polymer would cost seconds
 
-REASONS = ("parse", "empty", "too_large", "dummy_atom", "no_carbon", "failed")
+PUBLISHED_PROFILE = "melloddy-3"
+PUBLISHED_MAX_TAUTOMERS = 256
+TAUTOMER_DEADLINE_SECONDS = 30.0  # a usual molecule takes 0.02 s, the slowest of 50,000 took 1 s
+
+REASONS = ("parse", "empty", "too_large", "dummy_atom", "no_carbon", "failed", "tautomer_deadline")
 
 # RDKit ignores what follows a space, a tab or a NUL, and would accept half a structure: only CXSMILES may follow.
 _WRITTEN = re.compile(r"[!-~]+( \|[ -~]*\|)?")
@@ -44,10 +49,14 @@ class Parent:
 
 
 class Standardizer:
-    """Finds parents; keep one per process."""
+    """Finds parents; keep one per process.
 
-    def __init__(self) -> None:
-        """Build the rules once."""
+    Args:
+        keep_stereo: Whether stereoisomers have parents of their own.
+    """
+
+    def __init__(self, *, keep_stereo: bool = False) -> None:
+        self._keep_stereo = keep_stereo
         with rdBase.BlockLogs():
             self._metals = rdMolStandardize.MetalDisconnector()
             self._normalizer = rdMolStandardize.Normalizer()
@@ -81,7 +90,8 @@ class Standardizer:
             return Parent(None, None, "parse")
         if mol.GetNumAtoms() > MAX_ATOMS_OF_ALL_PARTS:
             return Parent(None, None, "too_large")
-        Chem.RemoveStereochemistry(mol)
+        if not self._keep_stereo:
+            Chem.RemoveStereochemistry(mol)
         if _MARKED.search(text):
             mol = _unmarked(mol)
         if self._standardize(mol):
@@ -127,3 +137,83 @@ def _refusal(mol: Any) -> str | None:
     if mol.HasSubstructMatch(_DUMMY):
         return "dummy_atom"
     return None if mol.HasSubstructMatch(_CARBON) else "no_carbon"
+
+
+class _Deadline(rdMolStandardize.TautomerEnumeratorCallback):
+    """Stops the enumeration of one molecule's tautomers when its time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._until = 0.0
+        self.is_over = False
+
+    def start(self) -> None:
+        """Give the next molecule its time."""
+        self._until, self.is_over = time.monotonic() + self._seconds, False
+
+    def __call__(self, mol: Any, res: Any) -> bool:  # type: ignore[override, explicit-override]  # noqa: ARG002
+        """Tell RDKit whether to go on."""
+        self.is_over = self.is_over or time.monotonic() > self._until
+        return not self.is_over
+
+
+class PublishedStandardizer:
+    """Finds parents by the steps that MELLODDY published, canonical tautomer included; keep one per process.
+
+    Args:
+        keep_stereo: Whether stereoisomers have parents of their own.
+        deadline_seconds: For the tautomers of one molecule; one that takes longer has no parent, since a tautomer
+            chosen among some of them would depend on the machine.
+    """
+
+    def __init__(
+        self, *, keep_stereo: bool = False, deadline_seconds: float = TAUTOMER_DEADLINE_SECONDS
+    ) -> None:
+        self._keep_stereo = keep_stereo
+        with rdBase.BlockLogs():
+            self._metals = rdMolStandardize.MetalDisconnector()
+            self._normalizer = rdMolStandardize.Normalizer()
+            self._reionizer = rdMolStandardize.Reionizer()
+            self._tautomers = rdMolStandardize.TautomerEnumerator()
+            self._tautomers.SetMaxTautomers(PUBLISHED_MAX_TAUTOMERS)
+            self._tautomers.SetRemoveSp3Stereo(False)
+        self._deadline = _Deadline(deadline_seconds)
+        self._tautomers.SetCallback(self._deadline)
+
+    def parent(self, smiles: str) -> Parent:
+        """Find the parent of one structure; arguments and result as ``Standardizer.parent``."""
+        with rdBase.BlockLogs():
+            try:
+                return self._parent(smiles.strip())
+            except Exception:  # noqa: BLE001 - RDKit raises many types, and their texts hold the structure
+                return Parent(None, None, "failed")
+
+    def _parent(self, text: str) -> Parent:
+        if not text:
+            return Parent(None, None, "empty")
+        mol = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
+        if mol is None:
+            return Parent(None, None, "parse")
+        if mol.GetNumAtoms() >= MAX_HEAVY_ATOMS:
+            return Parent(None, None, "too_large")
+        mol = rdMolStandardize.ChargeParent(mol)
+        for atom in mol.GetAtoms():
+            atom.SetIsotope(0)
+        if not self._keep_stereo:
+            Chem.RemoveStereochemistry(mol)
+        self._deadline.start()
+        mol = self._tautomers.Canonicalize(mol)
+        if self._deadline.is_over:
+            return Parent(None, None, "tautomer_deadline")
+        Chem.SanitizeMol(mol)
+        mol = self._metals.Disconnect(Chem.RemoveHs(mol))
+        mol = self._reionizer.reionize(self._normalizer.normalize(mol))
+        Chem.AssignStereochemistry(mol, force=True, cleanIt=True)
+        parent = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
+        if parent is None:
+            return Parent(None, None, "failed")
+        reason = _refusal(parent)
+        return (
+            Parent(parent, Chem.MolToSmiles(parent), None) if reason is None else Parent(None, None, reason)
+        )

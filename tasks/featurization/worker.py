@@ -1,7 +1,7 @@
 """A featurization worker: SMILES in, parents, scaffolds and set bits out, over a pipe of Arrow messages.
 
 Why: parsing SMILES holds Python's global lock, so molecules are spread over processes; Arrow buffers cross the
-pipe, never pickles; no key does. Runs: on the partner, as ``python -m tasks.featurization.worker PARENT_PID``.
+pipe, never pickles; no key does. Runs: on the partner, as ``python -m tasks.featurization.worker PARENT_PID OPTIONS``.
 Source: own; prctl(2).
 
 A frame is eight bytes of length (little endian) and an Arrow IPC stream of one record batch. The worker says
@@ -9,20 +9,24 @@ that it is ready by an answer without rows; end of input, or the end of its pare
 """
 
 import ctypes
+import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from rdkit import rdBase
+from rdkit.Chem import MolFromSmiles, rdMolHash
 
-from tasks.featurization.fingerprints import hashed_bits_of
+from tasks.featurization.fingerprints import N_BITS, RADIUS, Hasher
 from tasks.featurization.folds import generic_scaffold
-from tasks.featurization.standardization import Standardizer
+from tasks.featurization.published_folds import network_scaffold
+from tasks.featurization.standardization import Parent, PublishedStandardizer, Standardizer
 
 LENGTH_BYTES = 8
 PR_SET_PDEATHSIG = 1
@@ -30,12 +34,43 @@ REQUEST = pa.schema([pa.field("smiles", pa.string())])
 ANSWER = pa.schema(
     [
         pa.field("parent", pa.string()),
+        pa.field("identity", pa.string()),
         pa.field("scaffold", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("bits", pa.list_(pa.uint16())),
+        pa.field("counts", pa.list_(pa.uint16())),
     ]
 )
 Featurize = Callable[[Sequence[str]], Any]
+SCAFFOLDS: Mapping[str, Callable[[Any], str]] = {
+    "generic": generic_scaffold,
+    "published": network_scaffold,
+    "none": lambda _: "",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a worker makes of a structure.
+
+    Attributes:
+        standardization: ``fast``, ``published``, or ``as_given`` for structures that need none.
+        identity: ``parent`` or ``tautomer_hash``.
+        scaffold: A key of ``SCAFFOLDS``.
+        radius, n_bits, counts, chirality: Of the fingerprint.
+    """
+
+    standardization: str = "fast"
+    identity: str = "parent"
+    scaffold: str = "generic"
+    radius: int = RADIUS
+    n_bits: int = N_BITS
+    counts: bool = False
+    chirality: bool = False
+
+    def to_json(self) -> str:
+        """Write the options for a worker's command line."""
+        return json.dumps(asdict(self), sort_keys=True)
 
 
 def encode_frame(batch: Any) -> bytes:
@@ -65,33 +100,65 @@ def decode_frame(data: bytes | bytearray) -> tuple[Any, int] | None:
     return batch, size
 
 
-def featurize(smiles: Sequence[str], *, standardizer: Standardizer) -> Any:
-    """Standardize and hash structures.
+def as_given(smiles: str) -> Parent:
+    """Take a structure for its own parent: it was standardized before, or is public and needs it not."""
+    mol: Any = MolFromSmiles(smiles)
+    return Parent(None, None, "parse") if mol is None else Parent(mol, smiles, None)
 
-    Args:
-        smiles: Structures, n of them.
-        standardizer: The rules, made once per process.
 
-    Returns:
-        A record batch of ``ANSWER`` with n rows; where ``reason`` is set, the other columns are null or empty.
-    """
-    parents = [standardizer.parent(text) for text in smiles]
-    found = np.array([parent.reason is None for parent in parents], dtype=bool)
-    starts, bits = hashed_bits_of([parent.mol for parent in parents if parent.reason is None])
-    ends = np.zeros(len(parents) + 1, dtype=np.int32)
-    ends[1:][found] = np.diff(starts)
-    np.cumsum(ends, out=ends)
-    return pa.record_batch(
-        [
-            pa.array([parent.smiles for parent in parents], pa.string()),
-            pa.array(
-                [None if p.reason is not None else generic_scaffold(p.mol) for p in parents], pa.string()
-            ),
-            pa.array([parent.reason for parent in parents], pa.string()),
-            pa.ListArray.from_arrays(pa.array(ends), pa.array(bits)),
-        ],
-        schema=ANSWER,
-    )
+def _parent_finder(options: Options) -> Callable[[str], Parent]:
+    if options.standardization == "as_given":
+        return as_given
+    kind = Standardizer if options.standardization == "fast" else PublishedStandardizer
+    return kind(keep_stereo=options.chirality).parent
+
+
+class Featurizer:
+    """Standardizes and hashes structures; keep one per process."""
+
+    def __init__(self, options: Options) -> None:
+        """Build the rules once."""
+        self._options = options
+        self._parent = _parent_finder(options)
+        self._hasher = Hasher(radius=options.radius, n_bits=options.n_bits, chirality=options.chirality)
+        self._scaffold = SCAFFOLDS[options.scaffold]
+
+    def __call__(self, smiles: Sequence[str]) -> Any:
+        """Featurize structures.
+
+        Args:
+            smiles: Structures, n of them.
+
+        Returns:
+            A record batch of ``ANSWER`` with n rows; where ``reason`` is set, the other columns are null or empty;
+            ``identity`` is null where it is the parent.
+        """
+        parents = [self._parent(text) for text in smiles]
+        found = np.array([parent.reason is None for parent in parents], dtype=bool)
+        starts, bits, counts = self._hasher.rows_of(p.mol for p in parents if p.reason is None)
+        ends = np.zeros(len(parents) + 1, dtype=np.int32)
+        ends[1:][found] = np.diff(starts)
+        np.cumsum(ends, out=ends)
+        none = np.zeros_like(ends)
+        return pa.record_batch(
+            [
+                pa.array([p.smiles for p in parents], pa.string()),
+                pa.array([self._identity(p) for p in parents], pa.string()),
+                pa.array([None if p.mol is None else self._scaffold(p.mol) for p in parents], pa.string()),
+                pa.array([p.reason for p in parents], pa.string()),
+                pa.ListArray.from_arrays(pa.array(ends), pa.array(bits)),
+                pa.ListArray.from_arrays(
+                    pa.array(ends if self._options.counts else none),
+                    pa.array(counts if self._options.counts else counts[:0]),
+                ),
+            ],
+            schema=ANSWER,
+        )
+
+    def _identity(self, parent: Parent) -> str | None:
+        if parent.mol is None or self._options.identity == "parent":
+            return None
+        return str(rdMolHash.MolHash(parent.mol, rdMolHash.HashFunction.HetAtomTautomerv2))
 
 
 def serve(featurize: Featurize, *, requests: BinaryIO, answers: BinaryIO) -> None:
@@ -135,9 +202,8 @@ def run(featurize: Featurize) -> int:
 
 
 def main() -> int:
-    """Serve chunks with rules that are made once."""
-    standardizer = Standardizer()
-    return run(lambda smiles: featurize(smiles, standardizer=standardizer))
+    """Serve chunks with rules that are made once; the second argument says which, as JSON."""
+    return run(Featurizer(Options(**json.loads(sys.argv[2]))))
 
 
 if __name__ == "__main__":

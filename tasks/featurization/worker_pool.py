@@ -23,12 +23,13 @@ from typing import Any, Self
 import pyarrow as pa
 
 from data_contracts.errors import WorkFailed
-from tasks.featurization.worker import ANSWER, REQUEST, decode_frame, encode_frame
+from tasks.featurization.worker import ANSWER, REQUEST, Options, decode_frame, encode_frame
 
 IN_FLIGHT_PER_WORKER = 2
 MAX_LOST = 20  # structures; with more the fault lies in the machine, not in the structures
 LOST_REASONS = CRASHED, TIMEOUT = ("crashed", "timeout")
 READ_BYTES = 1 << 20
+DEFAULT_OPTIONS = Options()
 COMMAND = (
     sys.executable,
     "-P",
@@ -92,14 +93,14 @@ class _Chunk:
 class _Worker:
     """One worker process: its pipes, what it works on, and until when it may."""
 
-    def __init__(self, name: str, *, command: Sequence[str], start_seconds: float) -> None:
+    def __init__(self, name: str, *, command: Sequence[str], options: str, start_seconds: float) -> None:
         self.name = name
         self.part: _Part | None = None
         self.is_ready = False
         self.until = time.monotonic() + start_seconds
         self._received = bytearray()
         self._process = subprocess.Popen(
-            [*command, str(os.getpid())],
+            [*command, str(os.getpid()), options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # whatever a library prints there may name a structure
@@ -162,13 +163,20 @@ class WorkerPool:
     Args:
         n_workers: Number of processes.
         deadlines: How long they may take.
-        command: Starts a worker; the pool's process id is added.
+        command: Starts a worker; the pool's process id and the options are added.
+        options: What the workers make of a structure.
     """
 
     def __init__(
-        self, n_workers: int, *, deadlines: Deadlines | None = None, command: Sequence[str] = COMMAND
+        self,
+        n_workers: int,
+        *,
+        deadlines: Deadlines | None = None,
+        command: Sequence[str] = COMMAND,
+        options: Options = DEFAULT_OPTIONS,
     ) -> None:
         self._deadlines = deadlines or Deadlines()
+        self._options = options.to_json()
         self._command = tuple(command)
         self._names = [f"featurization worker {number + 1}" for number in range(n_workers)]
         self._workers: dict[str, _Worker] = {}
@@ -231,7 +239,12 @@ class WorkerPool:
 
     def _start(self, name: str) -> None:
         try:
-            worker = _Worker(name, command=self._command, start_seconds=self._deadlines.start_seconds)
+            worker = _Worker(
+                name,
+                command=self._command,
+                options=self._options,
+                start_seconds=self._deadlines.start_seconds,
+            )
         except OSError as exc:
             raise WorkFailed(f"{name} could not start: {exc.strerror}; free memory and processes") from None
         self._workers[name] = worker
@@ -292,5 +305,5 @@ def _ending(status: int) -> str:
 
 
 def _lost(reason: str) -> Any:
-    columns = [pa.array([None]), pa.array([None]), pa.array([reason]), pa.array([[]])]
-    return pa.record_batch([c.cast(f.type) for c, f in zip(columns, ANSWER, strict=True)], schema=ANSWER)
+    row = dict.fromkeys(ANSWER.names) | {"reason": reason, "bits": [], "counts": []}
+    return pa.RecordBatch.from_pylist([row], schema=ANSWER)

@@ -35,8 +35,9 @@ from data_contracts.contract import Contract
 from data_contracts.errors import SettingsError
 from data_contracts.validation import require_valid
 from tasks.exchange.durable_files import replace_whole
-from tasks.featurization.endpoints import EndpointRules, endpoint_ids
+from tasks.featurization.endpoints import endpoint_ids
 from tasks.featurization.preparation import PartnerFiles
+from tasks.featurization.preparation_rules import rules_of
 from tasks.simulation.assays import permuted_activities
 from tasks.simulation.companies import Company, SourceTables, SplitSettings, split_into_companies
 
@@ -141,7 +142,7 @@ class SimulatedDataset:
         named = shared.group_by(shared.column_names).aggregate(
             []
         )  # one row each, where all describe it alike
-        return tuple(sorted(set(endpoint_ids(named, EndpointRules()))))
+        return tuple(sorted(set(endpoint_ids(named, rules_of("simple")))))
 
     @property
     def consortium_secret(self) -> bytes:
@@ -293,8 +294,7 @@ def write_parquet(path: Path, contract: Contract, table: Any) -> None:
     Raises:
         ContractViolation: If a row breaks a rule.
     """
-    ordered = table.select(contract.schema.names).cast(contract.schema)
-    accepted = require_valid(ordered.to_batches(), contract, source=path.name)
+    accepted = require_valid(table.to_batches(), contract, source=path.name)
     pq.write_table(pa.Table.from_batches(accepted, schema=contract.schema), path, compression="zstd")
 
 

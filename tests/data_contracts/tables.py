@@ -100,6 +100,7 @@ def activities(count: int = 5, **replaced: list[Any]) -> Any:
         "relation": ["="] * count,
         "value": [6.5] * count,
         "unit": ["p"] * count,
+        "measured_on": pa.array(["2020-02-29"] * count),
     }
     return pa.table(columns | replaced)
 

@@ -149,8 +149,8 @@ EXTENSION = pa.ExtensionArray.from_storage(pa.opaque(pa.string(), "t", "v"), pa.
 @pytest.mark.parametrize(
     ("table", "got", "expected"),
     [
-        (without(activities(), "value"), "4 columns without value", "compound_id, assay_id"),
-        (activities().append_column(CANARY, pa.nulls(5)), "column 6 of 6 with a name", "only the columns"),
+        (without(activities(), "value"), "5 columns without value", "compound_id, assay_id"),
+        (activities().append_column(CANARY, pa.nulls(5)), "column 7 of 7 with a name", "only the columns"),
         (pa.Table.from_arrays([*activities().columns, pa.nulls(5)], [*activities().column_names, "unit"]), "'unit' twice", "once"),
         (activities(value=["6.5"] * 5), "column 'value' of type string", "float64"),
         (activities(value=[True] * 5), "column 'value' of type bool", "float64"),

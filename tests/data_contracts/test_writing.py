@@ -89,7 +89,7 @@ def test_a_refusal_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     [
         (activities(), "without a contract in its metadata"),
         (
-            activities().replace_schema_metadata({CONTRACT_KEY: b"activities@1.0.0", DIGEST_KEY: b"0"}),
+            activities().replace_schema_metadata({CONTRACT_KEY: b"activities@1.1.0", DIGEST_KEY: b"0"}),
             "another digest",
         ),
         (
@@ -135,7 +135,7 @@ def test_a_corrupted_offset_in_an_artefact_is_refused(tmp_path):
 
 def test_contract_metadata_names_version_and_digest():
     assert ACTIVITIES.schema.metadata == {
-        b"motet.contract": b"activities@1.0.0",
+        b"motet.contract": b"activities@1.1.0",
         b"motet.contract.digest": hashlib.sha256(ACTIVITIES.to_bytes()).hexdigest().encode(),
     }
     other = Contract(ACTIVITIES.name, "1.0.1", ACTIVITIES.fields, ACTIVITIES.rules)

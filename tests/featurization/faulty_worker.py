@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 
-from tasks.featurization.standardization import Standardizer
-from tasks.featurization.worker import featurize, run
+from tasks.featurization.worker import Featurizer, Options, run
 
+featurize = Featurizer(Options())
 FATAL, ENDLESS, NONSENSE = "CC", "CCC", "CCCC"
 
 
@@ -18,7 +18,7 @@ def faulty(smiles):
         os.abort()
     if ENDLESS in smiles:
         signal.pause()
-    answer = featurize(smiles, standardizer=Standardizer())
+    answer = featurize(smiles)
     return answer.slice(1) if NONSENSE in smiles else answer
 
 

@@ -12,7 +12,7 @@ from rdkit import Chem
 from data_contracts.errors import ContractViolation
 from tasks.featurization.preparation import prepare_dataset
 from tasks.featurization.standardization import Standardizer
-from tasks.featurization.worker import REQUEST, encode_frame, featurize
+from tasks.featurization.worker import REQUEST, Featurizer, Options, encode_frame
 from tests.featurization.partner import SECRET, SMALL_QUORUMS, random_partner
 
 UNPARSABLE = "C1CCZ9CANARYQQ"
@@ -50,7 +50,7 @@ def test_a_worker_prints_nothing_but_frames(tmp_path):
     # The real worker, its standard error open: what it says there is what a library would leak.
     program = """
 import os, sys
-sys.argv = ["worker", str(os.getppid())]
+sys.argv = ["worker", str(os.getppid()), "{}"]
 from tasks.featurization.worker import main
 sys.exit(main())
 """
@@ -59,7 +59,7 @@ sys.exit(main())
     done = subprocess.run([sys.executable, "-c", program], input=request, capture_output=True, check=True)
     assert done.stderr == b""
     assert not found_in(done.stdout.decode("latin-1"))
-    assert featurize(smiles, standardizer=Standardizer()).column("reason").to_pylist() == ["parse"] * 3
+    assert Featurizer(Options())(smiles).column("reason").to_pylist() == ["parse"] * 3
 
 
 def test_preparation_keeps_bad_rows_to_itself(partner, tmp_path, capfd, caplog):

@@ -1,15 +1,21 @@
 """Endpoints against a definition written out pair by pair, and the quorums at their edges."""
 
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from data_contracts.catalogue import ACTIVITIES, ASSAYS, ENDPOINTS, LABELS
+from data_contracts.catalogue import ASSAYS, ENDPOINTS, LABELS
 from data_contracts.writing import read_table, write_table
-from tasks.featurization.endpoints import EndpointRules, build_endpoints
+from tasks.featurization.activity_shards import ActivityShards, CodedRows
+from tasks.featurization.assay_table import assay_table
+from tasks.featurization.endpoints import build_endpoints
+from tasks.featurization.preparation_rules import ThresholdRule, rules_of
 
 THRESHOLDS = ("threshold_1", "threshold_2", "threshold_3", "threshold_4", "threshold_5")
 VALUES = st.integers(8, 17).map(lambda n: n / 2)
@@ -24,32 +30,52 @@ def assays_of(*rows):
     }
     for place, name in enumerate(THRESHOLDS):
         columns[name] = [row[2][place] if place < len(row[2]) else None for row in rows]
-    return pa.table({n: pa.array(v, ASSAYS.schema.field(n).type) for n, v in columns.items()}).cast(
-        ASSAYS.schema
+    return pa.table({n: pa.array(v, ASSAYS.schema.field(n).type) for n, v in columns.items()})
+
+
+@dataclass
+class Built:
+    endpoints: pa.Table
+    labels: pa.Table
+    excluded: list
+
+
+def build(assays, rows, *, fold, training=1, evaluation=1, default=(5.5, 6.5, 7.5)):
+    """Rows of (structure, assay_id, value, relation); thresholds and quorums vary the profile `simple`."""
+    rules = rules_of("simple").varied(
+        training={"active": training, "inactive": training},
+        evaluation={"active": evaluation, "inactive": evaluation},
+        thresholds=ThresholdRule(rule="given_or_default", default=default).model_dump(),
     )
-
-
-def activities_of(rows):
-    """Rows of (structure, assay_id, value, relation); the unit is p."""
-    return pa.table(
-        {
-            "compound_id": pa.array([f"C{row[0]}" for row in rows], pa.string()),
-            "assay_id": pa.array([row[1] for row in rows], pa.string()),
-            "relation": pa.array([row[3] for row in rows], pa.string()),
-            "value": pa.array([row[2] for row in rows], pa.float64()),
-            "unit": pa.array(["p"] * len(rows), pa.string()),
-        }
-    ).cast(ACTIVITIES.schema)
-
-
-def build(assays, rows, *, fold, training=1, evaluation=1, **rules):
-    return build_endpoints(
-        assays,
-        activities_of(rows),
-        structure=np.array([row[0] for row in rows], dtype=np.int64),
-        fold=np.array(fold, dtype=np.int8),
-        rules=EndpointRules(training_quorum=training, evaluation_quorum=evaluation, **rules),
-    )
+    table = assay_table(assays, rules)
+    names = list(table.assay_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        shards = ActivityShards(Path(scratch))
+        for part in (rows[:7], rows[7:]):
+            shards.add(
+                CodedRows(
+                    np.array([names.index(row[1]) for row in part], dtype=np.int64),
+                    np.array([row[0] for row in part], dtype=np.int64),
+                    np.array([row[2] for row in part], dtype=np.float64),
+                    np.array(["<=>".index(row[3]) - 1 for row in part], dtype=np.int8),
+                    np.arange(len(part), dtype=np.uint32),
+                )
+            )
+        fold = np.array(fold, dtype=np.int8)
+        tables = build_endpoints(
+            shards,
+            table,
+            parent=np.arange(len(fold)),
+            fold=fold,
+            rules=rules,
+            scratch=Path(scratch),
+            threads=2,
+        )
+        labels = pa.Table.from_batches(list(tables.label_batches()), schema=LABELS.schema)
+    used = pa.array(np.flatnonzero(tables.used).astype(np.int32))  # back to the numbers of the rows
+    structure = used.take(labels.column("structure_index").combine_chunks())
+    excluded = [{k: r[k] for k in ("endpoint", "reason", "n_active", "n_inactive")} for r in tables.excluded]
+    return Built(tables.endpoints, labels.set_column(0, "structure_index", structure), excluded)
 
 
 def ids(tables):
@@ -67,9 +93,7 @@ def spread(n_active, n_inactive, *, assay="A"):
 )
 def test_the_training_quorum_is_25_actives_and_25_inactives(n_active, n_inactive, kept):
     rows = spread(n_active, n_inactive)
-    tables = build(
-        assays_of(("A", "high", (6.5,))), rows, fold=[1] * len(rows), training=EndpointRules().training_quorum
-    )
+    tables = build(assays_of(("A", "high", (6.5,))), rows, fold=[1] * len(rows), training=25)
     assert ids(tables) == (["A>=6.5"] if kept else [])
     assert tables.labels.num_rows == (len(rows) if kept else 0)
     excluded = {
@@ -97,7 +121,7 @@ def test_the_evaluation_quorum_holds_in_the_test_and_in_the_validation_fold(test
         rows,
         fold=fold,
         training=25,
-        evaluation=EndpointRules().evaluation_quorum,
+        evaluation=5,
     )
     assert tables.endpoints.column("in_evaluation").to_pylist() == [counted]
     assert tables.endpoints.column("in_training").to_pylist() == [True]
@@ -150,25 +174,6 @@ def test_no_activity_gives_no_endpoint():
     assert ids(tables) == []
     assert tables.labels.num_rows == 0
     assert len(tables.excluded) == 1
-
-
-@pytest.mark.parametrize(
-    "rules",
-    [
-        {"training_quorum": 0},
-        {"default_thresholds": ()},
-        {"default_thresholds": (float("nan"),)},
-        {"quorum": 3},
-    ],
-)
-def test_impossible_rules_are_refused(rules):
-    with pytest.raises(ValidationError):
-        EndpointRules(**rules)
-
-
-def test_rules_cannot_be_changed():
-    with pytest.raises(ValidationError):
-        EndpointRules().training_quorum = 1
 
 
 ROWS = st.lists(

@@ -1,7 +1,5 @@
 """Units, replicates and labels, each against a definition written out row by row."""
 
-import statistics
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,15 +9,17 @@ from tasks.featurization.measurements import (
     P_OF_ONE,
     RELATIONS,
     Measured,
-    aggregate_replicates,
     labels_at,
     on_p_scale,
 )
+from tasks.featurization.replicates import Replicates, measured_pairs, median_or_bounds
 
 UNITS = list(P_OF_ONE)
 HALVES = st.integers(6, 18).map(lambda n: n / 2)  # few values, so that ties and boundaries occur
 ROWS = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(0, 3), HALVES, st.sampled_from([-1, 0, 1])), max_size=40
+    st.tuples(st.integers(0, 2), st.integers(0, 3), HALVES, st.sampled_from([-1, 0, 1])),
+    min_size=1,
+    max_size=40,
 )
 
 
@@ -59,43 +59,22 @@ def test_one_concentration_is_one_value_in_every_unit(molar, relation):
     assert max(p for p, _ in values) - min(p for p, _ in values) <= 1.0000001e-9
 
 
-def by_hand(rows):
-    """Median of the measured values; else the bounds; None where they exclude each other."""
-    found = {}
-    for assay, structure, value, relation in rows:
-        found.setdefault((assay, structure), []).append((value, relation))
-    for pair, values in found.items():
-        measured = [value for value, relation in values if relation == 0]
-        if measured:
-            found[pair] = (statistics.median(measured),) * 2
-            continue
-        lower = max([value for value, relation in values if relation > 0], default=-np.inf)
-        upper = min([value for value, relation in values if relation < 0], default=np.inf)
-        found[pair] = (lower, upper) if lower < upper else None
-    return found
-
-
-@given(ROWS)
-def test_replicates_are_reduced_as_by_hand(rows):
-    columns = [
+def measured_of(rows):
+    """One pair for each (assay, structure), by the default rule."""
+    rows = sorted(rows, key=lambda row: row[:2])
+    assay, structure, value, relation = (
         np.array([row[i] for row in rows], dtype=kind) for i, kind in enumerate((int, int, float, int))
-    ]
-    measured, n_contradictory = aggregate_replicates(*columns)
-    expected = by_hand(rows)
-    pairs = list(zip(measured.assay.tolist(), measured.structure.tolist(), strict=True))
-    bounds = list(zip(measured.lower.tolist(), measured.upper.tolist(), strict=True))
-    assert pairs == sorted(pair for pair, found in expected.items() if found is not None)
-    assert dict(zip(pairs, bounds, strict=True)) == {p: f for p, f in expected.items() if f is not None}
-    assert n_contradictory == sum(found is None for found in expected.values())
-    assert len(measured) == len(pairs)
+    )
+    first = np.array(
+        [i for i, row in enumerate(rows) if i == 0 or row[:2] != rows[i - 1][:2]], dtype=np.int64
+    )
+    summary = median_or_bounds(Replicates(first, value, relation))
+    return measured_pairs(assay[first], structure[first], summary)
 
 
 @given(ROWS, HALVES, st.booleans())
 def test_a_label_is_given_exactly_when_every_possible_value_agrees(rows, threshold, high):
-    columns = [
-        np.array([row[i] for row in rows], dtype=kind) for i, kind in enumerate((int, int, float, int))
-    ]
-    measured, _ = aggregate_replicates(*columns)
+    measured = measured_of(rows)
     n = len(measured)
     active, inactive = labels_at(measured, np.full(n, threshold), high=np.full(n, high))
     for place in range(n):
@@ -118,7 +97,7 @@ def test_no_threshold_gives_no_label():
 def test_an_above_range_result_is_inactive_only_below_the_threshold():
     # IC50 > 10 uM is pIC50 < 5: inactive at 5 and 6, and says nothing at 4.
     value, relation = on_p_scale(np.array([10.0]), np.array([UNITS.index("uM")]), np.array([1]))
-    measured, _ = aggregate_replicates(np.array([0]), np.array([0]), value, relation)
+    measured = measured_of([(0, 0, value[0], relation[0])])
     verdicts = [labels_at(measured, np.array([t]), high=np.array([True])) for t in (4.0, 5.0, 6.0)]
     assert [bool(active[0]) for active, _ in verdicts] == [False, False, False]
     assert [bool(inactive[0]) for _, inactive in verdicts] == [False, True, True]

@@ -17,13 +17,13 @@ from data_contracts.errors import ContractViolation, SettingsError
 from data_contracts.quarantine import QUARANTINE
 from data_contracts.writing import read_table
 from tasks.featurization import preparation
-from tasks.featurization.endpoints import EndpointRules
 from tasks.featurization.fingerprints import hashed_bits
 from tasks.featurization.folds import fold_of_scaffold, generic_scaffold, structure_key
 from tasks.featurization.preparation import PreparedDataset, prepare_dataset
+from tasks.featurization.preparation_rules import rules_of
 from tasks.featurization.prepared import find_prepared, identity_of, publish
 from tasks.featurization.standardization import Standardizer
-from tests.featurization.partner import SECRET, SMALL_QUORUMS, Partner, random_partner
+from tests.featurization.partner import SECRET, SMALL_QUORUMS, Partner, random_partner, simple
 
 CONTRACTS = {"fingerprints": HASHED_FINGERPRINTS, "endpoints": ENDPOINTS, "labels": LABELS}
 
@@ -146,12 +146,12 @@ def test_the_report_counts_and_says_nothing_else(spoiled):
     report = json.loads((prepared.directory / "data_report.json").read_bytes())
     assert report == prepared.report
     assert report["structures"] == {"distinct_parents": 81, "without_activity": 1, "prepared": 80}
-    assert report["pairs"] == {"measured": 160, "contradictory": 0}
+    assert report["pairs"] == {"measured": 160, "contradictory": 0, "of constant assays": 0}
     tables = tables_of(prepared)
     assert sum(report["labels"].values()) == tables["labels"].num_rows
     assert report["endpoints"]["prepared"] == tables["endpoints"].num_rows
     assert sum(report["endpoints"]["excluded"].values()) == 6 - tables["endpoints"].num_rows
-    ours = {"structures@1.0.0", "assays@1.0.0", "activities@1.0.0"}
+    ours = {"structures@1.0.0", "assays@1.1.0", "activities@1.1.0"}
     assert {file["contract"] for file in report["files"]} == ours
     text = json.dumps(report)
     assert not any(word in text for word in ("bad-", "stranger", "potency", "mg/l", "C0", SECRET.hex()))
@@ -198,10 +198,10 @@ def test_csv_and_parquet_give_the_same_tables_and_other_rules_replace_them(tmp_p
     from_csv = prepare(partner.write(tmp_path, suffix="csv"), tmp_path / "csv", workers=2)
     for table in CONTRACTS:
         assert from_csv.path(table).read_bytes() == one.path(table).read_bytes()
-    other = prepare(partner.write(tmp_path), tmp_path / "one", rules=EndpointRules(training_quorum=8))
+    other = prepare(partner.write(tmp_path), tmp_path / "one", rules=simple(training=8, evaluation=5))
     assert other.directory == one.directory
     assert min(tables_of(other)["endpoints"].column("n_active").to_pylist()) >= 8
-    assert beside(tmp_path / "one") == [".csv.lock", ".one.lock", "csv", "one"]
+    assert beside(tmp_path / "one") == [".csv.cache", ".csv.lock", ".one.cache", ".one.lock", "csv", "one"]
 
 
 def test_the_identity_follows_from_content_rules_and_secret(tmp_path):
@@ -209,13 +209,13 @@ def test_the_identity_follows_from_content_rules_and_secret(tmp_path):
     same = random_partner(seed=2, n_structures=5).write(tmp_path / "b")
     others = [
         identity_of(
-            random_partner(seed=3, n_structures=5).write(tmp_path / "c"), EndpointRules(), secret=SECRET
+            random_partner(seed=3, n_structures=5).write(tmp_path / "c"), rules_of("simple"), secret=SECRET
         ),
-        identity_of(files, EndpointRules(evaluation_quorum=10), secret=SECRET),
-        identity_of(files, EndpointRules(), secret=bytes(32)),
+        identity_of(files, simple(training=25, evaluation=10), secret=SECRET),
+        identity_of(files, rules_of("simple"), secret=bytes(32)),
     ]
-    identity = identity_of(files, EndpointRules(), secret=SECRET)
-    assert identity == identity_of(same, EndpointRules(), secret=SECRET)
+    identity = identity_of(files, rules_of("simple"), secret=SECRET)
+    assert identity == identity_of(same, rules_of("simple"), secret=SECRET)
     assert len({identity, *others}) == 4
 
 
@@ -293,7 +293,7 @@ def test_killed_at_any_moment_it_can_be_called_again(tmp_path, moment):
     assert (tmp_path / ".prepared.part").exists()
     prepared = prepare(files, tmp_path / "prepared")
     assert tables_of(prepared)["fingerprints"].num_rows == 30
-    assert beside(tmp_path / "prepared") == [".prepared.lock", "prepared"]
+    assert beside(tmp_path / "prepared") == [".prepared.cache", ".prepared.lock", "prepared"]
 
 
 def test_a_refused_file_keeps_its_quarantine_beside_the_output(tmp_path):
@@ -305,7 +305,7 @@ def test_a_refused_file_keeps_its_quarantine_beside_the_output(tmp_path):
     assert read_table(tmp_path / "prepared-refused" / "activities.arrow", QUARANTINE).num_rows == 60
     assert beside(tmp_path / "prepared") == [".prepared.lock", "prepared-refused"]
     prepare(random_partner(seed=5, n_structures=30).write(tmp_path), tmp_path / "prepared")
-    assert beside(tmp_path / "prepared") == [".prepared.lock", "prepared"]
+    assert beside(tmp_path / "prepared") == [".prepared.cache", ".prepared.lock", "prepared"]
 
 
 def test_structures_most_of_which_have_no_parent_are_refused_by_reason(tmp_path):
@@ -321,8 +321,8 @@ def test_structures_most_of_which_have_no_parent_are_refused_by_reason(tmp_path)
 
 def test_too_few_measurements_for_any_endpoint_are_refused(tmp_path):
     files = random_partner(seed=7, n_structures=20).write(tmp_path)
-    with pytest.raises(ContractViolation, match="no endpoint with 25 actives and as many inactives among 6"):
-        prepare(files, tmp_path / "prepared", rules=EndpointRules())
+    with pytest.raises(ContractViolation, match="no endpoint that meets the training quorum of profile simple among 6"):
+        prepare(files, tmp_path / "prepared", rules=rules_of("simple"))
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):

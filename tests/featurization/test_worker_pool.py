@@ -12,8 +12,7 @@ import pytest
 
 from data_contracts.errors import WorkFailed
 from tasks.featurization import worker_pool
-from tasks.featurization.standardization import Standardizer
-from tasks.featurization.worker import ANSWER, decode_frame, encode_frame, featurize
+from tasks.featurization.worker import ANSWER, Featurizer, Options, decode_frame, encode_frame
 from tasks.featurization.worker_pool import Deadlines, WorkerPool
 from tests.featurization.faulty_worker import ENDLESS, FATAL, NONSENSE
 from tests.featurization.partner import wehi_molecules
@@ -25,7 +24,7 @@ OUTLIVED_SECONDS = 20.0
 
 def here(smiles):
     """Featurize in this process."""
-    return featurize(smiles, standardizer=Standardizer())
+    return Featurizer(Options())(smiles)
 
 
 def chunks_of(smiles, size):
