@@ -1,0 +1,102 @@
+"""The consortium learns which endpoints three partners share, and not whose they are."""
+
+import asyncio
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_contracts.canonical_json import canonical_bytes
+from data_contracts.errors import AgreementViolation, ProtocolError
+from data_contracts.references import BlobReference
+from tasks.rounds.coordinator import conduct, publish_plan
+from tasks.studies import catalogue
+from tasks.studies.catalogue import CATALOGUE, PartnerInputs
+from tests.local_training.conftest import rewrite, write_prepared
+
+LISTED = ("A0>=6.5", "A1>=6.5", "A2>=6.5", "A4>=6.5", "unknown>=5")
+
+
+@pytest.fixture
+def consortium(make_consortium):
+    """A0 and A1 are trained by all four; A2 by two; A4 by nobody, because its weight in training is none."""
+    made = make_consortium(4)
+    for number, name in enumerate(made.partners):
+        prepared = write_prepared(made.root / name / "prepared", seed=number)
+        if number >= 2:
+            names = [f"A{k}>=6.5" if k != 2 else "other>=6.5" for k in range(5)]
+            rewrite(prepared / "endpoints.arrow", endpoint_id=pa.array(names))
+    return made
+
+
+def _plan(consortium, listed=LISTED, **changes):
+    blobs = consortium.boards["coordinator"].mailbox.blobs
+    plan = consortium.plan(*catalogue.lanes(len(listed)), threshold=3, round_number=0)
+    return plan.model_copy(
+        update={"study": "catalogue", "model_in": catalogue.publish_list(blobs, listed), **changes}
+    )
+
+
+def _run(consortium, plan):
+    blobs = consortium.boards["coordinator"].mailbox.blobs
+
+    async def partner(name):
+        directory = consortium.root / name / "r0"
+        inputs = PartnerInputs(dataset=consortium.root / name / "prepared", blobs=blobs)
+        CATALOGUE.accept(plan)
+        await CATALOGUE.compute(plan, inputs, directory)
+        return await consortium.contributor(name).contribute(plan, directory)
+
+    async def everybody():
+        board = consortium.boards["coordinator"]
+        publish_plan(board, plan)
+        return await asyncio.gather(
+            conduct(board, plan, study=CATALOGUE, inputs=blobs), *map(partner, consortium.partners)
+        )
+
+    return asyncio.run(everybody())[0]
+
+
+def test_only_endpoints_of_three_partners_are_kept_and_no_count_is_announced(consortium):
+    outcome = _run(consortium, _plan(consortium))
+    blobs = consortium.boards["coordinator"].mailbox.blobs
+    kept = catalogue.read_list(blobs, BlobReference.model_validate(outcome["catalogue"]), who="coordinator")
+    assert kept == ("A0>=6.5", "A1>=6.5")
+    assert set(outcome) == {"catalogue", "n_catalogue", "metrics", "survivors"}
+    assert outcome["metrics"] == {"catalogue/listed": 5.0, "catalogue/shared": 2.0}
+
+
+def test_an_empty_list_is_a_round_like_any_other(consortium):
+    assert _run(consortium, _plan(consortium, listed=()))["n_catalogue"] == 0
+
+
+def test_places_are_positions_in_the_list_for_endpoints_that_are_trained(consortium):
+    places = catalogue.places_of(consortium.root / "partner-a" / "prepared", LISTED)
+    assert places.tolist() == [0, 1, 2, -1, -1]
+    assert places.dtype == np.int32
+    assert catalogue.presence(places, n_catalogue=5).tolist() == [1, 1, 1, 0, 0]
+
+
+def test_a_plan_with_another_lane_or_no_list_is_refused(consortium):
+    with pytest.raises(AgreementViolation):
+        CATALOGUE.accept(_plan(consortium, model_in=None))
+    with pytest.raises(AgreementViolation):
+        CATALOGUE.accept(_plan(consortium, parameters={"surprise": 1}))
+
+
+@pytest.mark.parametrize("content", [["b", "a"], ["a", "a"], [1], {"a": 1}, "a"])
+def test_a_list_that_is_no_sorted_list_of_names_is_the_coordinators_fault(consortium, content):
+    blobs = consortium.boards["coordinator"].mailbox.blobs
+    reference = blobs.put([canonical_bytes(content)], contract=catalogue.CONTRACT)
+    with pytest.raises(ProtocolError, match="coordinator"):
+        catalogue.read_list(blobs, reference, who="coordinator")
+
+
+def test_a_list_of_another_contract_or_too_large_is_refused_before_it_is_read(consortium):
+    blobs = consortium.boards["coordinator"].mailbox.blobs
+    for reference in (
+        BlobReference(sha256="0" * 64, bytes=10, contract="trunk@1"),
+        BlobReference(sha256="0" * 64, bytes=catalogue.MAX_BYTES + 1, contract=catalogue.CONTRACT),
+    ):
+        with pytest.raises(ProtocolError, match="expected catalogue@1"):
+            catalogue.read_list(blobs, reference, who="coordinator")
