@@ -1,6 +1,6 @@
 """``motet verify round``: repeat a round from its messages and compare it with what was announced.
 
-Why: whoever holds the mailbox need not believe the coordinator. Runs: anywhere; needs no secret.
+Why: whoever holds the mailbox need not believe the coordinator. Runs: where the mailbox can be read.
 Source: own; ``tasks.rounds.verification``.
 """
 
@@ -49,7 +49,7 @@ def verify(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _roster(run: RunDirectory) -> Roster:
-    """The public keys of all sites. On one machine they lie here; elsewhere the agreement pins them."""
+    """The public keys of all sites: on one machine from the key files beside each other, elsewhere from the agreement."""
     names = sorted(path.name for path in (run.path / "partners").iterdir() if (path / "keys").is_dir())
     sites: list[Site] = [run.coordinator, *(run.partner(name) for name in names)]
     return Roster(

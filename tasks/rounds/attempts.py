@@ -6,6 +6,7 @@ the attempt the root is erased. Runs: on the partner. Source: own.
 """
 
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class AttemptVault:
         return ReleaseRegister(self._directory / "released")
 
     def _path(self, plan: RoundPlan, suffix: str) -> Path:
-        return self._directory / f"{_run(plan)}-{_step(plan)}-{plan.digest[:32]}.{suffix}"
+        step = f"r{plan.round:06d}-a{plan.attempt:04d}"
+        return self._directory / f"{plan.run_id}-{step}-{plan.digest[:32]}.{suffix}"
 
     def root(self, plan: RoundPlan) -> bytes | None:
         """Return the 32-byte root of an attempt, made at first; None once the attempt has ended.
@@ -86,8 +88,10 @@ class AttemptVault:
 
     def _end_earlier(self, plan: RoundPlan) -> None:
         """Erase what a crash left of attempts that the run has gone past."""
-        for root in self._directory.glob(f"{_run(plan)}-*.root"):
-            if root.name < self._path(plan, "root").name and f"-{_step(plan)}-" not in root.name:
+        of_this_run = re.compile(rf"{re.escape(plan.run_id)}-r(\d{{6}})-a(\d{{4}})-[0-9a-f]{{32}}\.root")
+        for root in self._directory.glob("*.root"):
+            found = of_this_run.fullmatch(root.name)
+            if found and (int(found[1]), int(found[2])) < (plan.round, plan.attempt):
                 create_once(root.with_suffix(".ended"), [b""])
                 root.with_suffix(".shares").unlink(missing_ok=True)
                 _erase(root)
@@ -98,14 +102,6 @@ def forbid_core_dumps() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     limit = SMALLEST_CORE if most == resource.RLIM_INFINITY else min(SMALLEST_CORE, most)
     resource.setrlimit(resource.RLIMIT_CORE, (limit, most))
-
-
-def _run(plan: RoundPlan) -> str:
-    return plan.run_id
-
-
-def _step(plan: RoundPlan) -> str:
-    return f"r{plan.round:06d}-a{plan.attempt:04d}"
 
 
 def _erase(path: Path) -> None:

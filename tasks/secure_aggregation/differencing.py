@@ -16,7 +16,7 @@ _PRIME = 2**61 - 1  # ranks are computed modulo a prime: never above the rationa
 def check_release(cohort: Collection[str], *, released: Sequence[Collection[str]], min_cohort: int) -> None:
     """Check that a further exact sum over the same data isolates no group smaller than the minimum.
 
-    All released sums together with the new one are linear equations. The check refuses if any combination of
+    All released sums together with the new one are linear equations; a cohort that is out already adds none. The check refuses if any combination of
     them, whatever its coefficients, involves fewer than ``min_cohort`` partners; the difference of two cohorts is
     the simplest such combination.
 
@@ -32,7 +32,10 @@ def check_release(cohort: Collection[str], *, released: Sequence[Collection[str]
         raise AgreementViolation(
             f"a sum over {len(set(cohort))} partners is below the minimum cohort of {min_cohort}; nothing was released"
         )
-    sums = [frozenset(names) for names in (*released, cohort)]
+    before = {frozenset(names) for names in released}
+    if frozenset(cohort) in before:
+        return  # the same equation again says nothing new
+    sums = [*before, frozenset(cohort)]
     isolated = _isolated_group(sums, min_cohort)
     if isolated:
         raise AgreementViolation(

@@ -30,7 +30,7 @@ def test_the_first_of_two_kept_messages_stands(make_consortium, tmp_path):
 def test_roots_of_attempts_that_the_run_has_gone_past_are_erased(make_consortium, tmp_path):
     c, vault = make_consortium(3), AttemptVault(tmp_path / "vault")
     old = [c.draft(round_number=1), c.draft(round_number=2), c.draft(round_number=2, attempt=1)]
-    elsewhere = c.draft(run_id="run-2")
+    elsewhere = c.draft(run_id="run-1-0b")  # a name that this run's name begins
     roots = [vault.root(plan) for plan in (elsewhere, *old)]
     assert len(set(roots)) == 4
     vault.root(c.draft(round_number=2, attempt=2))
