@@ -1,8 +1,6 @@
 """Endpoints against a definition written out pair by pair, and the quorums at their edges."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +10,8 @@ from hypothesis import strategies as st
 
 from data_contracts.catalogue import ASSAYS, ENDPOINTS, LABELS
 from data_contracts.writing import read_table, write_table
-from tasks.featurization.activity_shards import ActivityShards, CodedRows
-from tasks.featurization.assay_table import assay_table
-from tasks.featurization.endpoints import build_endpoints
 from tasks.featurization.preparation_rules import ThresholdRule, rules_of
+from tests.featurization.built import built_from
 
 THRESHOLDS = ("threshold_1", "threshold_2", "threshold_3", "threshold_4", "threshold_5")
 VALUES = st.integers(8, 17).map(lambda n: n / 2)
@@ -34,7 +30,7 @@ def assays_of(*rows):
 
 
 @dataclass
-class Built:
+class Tables:
     endpoints: pa.Table
     labels: pa.Table
     excluded: list
@@ -47,35 +43,11 @@ def build(assays, rows, *, fold, training=1, evaluation=1, default=(5.5, 6.5, 7.
         evaluation={"active": evaluation, "inactive": evaluation},
         thresholds=ThresholdRule(rule="given_or_default", default=default).model_dump(),
     )
-    table = assay_table(assays, rules)
-    names = list(table.assay_id)
-    with tempfile.TemporaryDirectory() as scratch:
-        shards = ActivityShards(Path(scratch))
-        for part in (rows[:7], rows[7:]):
-            shards.add(
-                CodedRows(
-                    np.array([names.index(row[1]) for row in part], dtype=np.int64),
-                    np.array([row[0] for row in part], dtype=np.int64),
-                    np.array([row[2] for row in part], dtype=np.float64),
-                    np.array(["<=>".index(row[3]) - 1 for row in part], dtype=np.int8),
-                    np.arange(len(part), dtype=np.uint32),
-                )
-            )
-        fold = np.array(fold, dtype=np.int8)
-        tables = build_endpoints(
-            shards,
-            table,
-            parent=np.arange(len(fold)),
-            fold=fold,
-            rules=rules,
-            scratch=Path(scratch),
-            threads=2,
-        )
-        labels = pa.Table.from_batches(list(tables.label_batches()), schema=LABELS.schema)
-    used = pa.array(np.flatnonzero(tables.used).astype(np.int32))  # back to the numbers of the rows
-    structure = used.take(labels.column("structure_index").combine_chunks())
-    excluded = [{k: r[k] for k in ("endpoint", "reason", "n_active", "n_inactive")} for r in tables.excluded]
-    return Built(tables.endpoints, labels.set_column(0, "structure_index", structure), excluded)
+    built = built_from(assays, rows, fold=fold, rules=rules)
+    names = ("endpoint", "reason", "n_active", "n_inactive")
+    return Tables(
+        built.endpoints, built.labels, [{name: row[name] for name in names} for row in built.tables.excluded]
+    )
 
 
 def ids(tables):

@@ -321,7 +321,9 @@ def test_structures_most_of_which_have_no_parent_are_refused_by_reason(tmp_path)
 
 def test_too_few_measurements_for_any_endpoint_are_refused(tmp_path):
     files = random_partner(seed=7, n_structures=20).write(tmp_path)
-    with pytest.raises(ContractViolation, match="no endpoint that meets the training quorum of profile simple among 6"):
+    with pytest.raises(
+        ContractViolation, match="no endpoint that meets the training quorum of profile simple among 6"
+    ):
         prepare(files, tmp_path / "prepared", rules=rules_of("simple"))
 
 
