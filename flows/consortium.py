@@ -131,7 +131,7 @@ async def training_children() -> AsyncIterator[RunJob]:
 
 
 class PooledArm:
-    """The upper bound: one model that saw the data of all simulated companies. It exists in simulations only."""
+    """The reference: one model that saw the data of all simulated companies. It exists in simulations only."""
 
     def __init__(self, run: RunDirectory, partners: list[Partner], *, parameters: TrainingParameters) -> None:
         self._run = run

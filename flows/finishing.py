@@ -17,9 +17,10 @@ from prefect.runtime import flow_run
 from data_contracts.canonical_json import digest_of
 from data_contracts.catalogue import ENDPOINTS
 from data_contracts.writing import read_table
+from flows import services
 from flows.federated_training import TrainedTrunk
 from flows.partner import PartOutcome
-from flows.reporting import RoundReport
+from flows.reporting import RoundReport, link_to_mlflow
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from tasks.evaluation.steps import partner_report
@@ -81,6 +82,7 @@ async def open_tracking(run: RunDirectory, *, dataset: SimulatedDataset) -> Trac
         )
         for name in dataset.partners
     }
+    await link_to_mlflow(coordinator.url(services.mlflow_address(run.home)))
     report = RoundReport(
         tracked=coordinator,
         n_rounds=run.settings.rounds + 3,

@@ -82,6 +82,8 @@ def client_environment(home: Path, *, port: int) -> dict[str, str]:
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(_prefect_home(home) / "results"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "600",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "motet",  # a run's own lines show on its page
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
 
 

@@ -108,7 +108,9 @@ class RoundReport:
         )
         await asyncio.to_thread(log_files, self.tracked, {"pictures/rounds.png": picture})
         await acreate_table_artifact(
-            table=self.rows, key="round-table", description=SIMULATED + "all figures are secure sums."
+            table=[{name: _rounded(value) for name, value in row.items()} for row in self.rows],
+            key="round-table",
+            description=SIMULATED + "all figures are secure sums.",
         )
         await acreate_markdown_artifact(
             markdown=result_markdown(test, picture=picture, simulated_assays=self.simulated_assays),
@@ -121,7 +123,10 @@ class RoundReport:
 async def link_to_mlflow(url: str) -> None:
     """Leave a link to the MLflow run on the Prefect run's page."""
     await acreate_link_artifact(
-        link=url, link_text="MLflow run", key="mlflow-run", description="Metrics and models."
+        link=url,
+        link_text="MLflow run",
+        key="mlflow-run",
+        description="Metrics, pictures and models of the coordinator; `motet up` starts MLflow.",
     )
 
 
@@ -143,6 +148,10 @@ def result_markdown(test: Mapping[str, float], *, picture: Path, simulated_assay
         f"![validation by round](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})",
     ]
     return "\n".join(lines)
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _first(metrics: Mapping[str, float], *names: str) -> float | None:

@@ -161,6 +161,12 @@ def status(home: Path) -> tuple[Service, ...]:
     return tuple(_describe(home, name) for name in SERVICES)
 
 
+def mlflow_address(home: Path) -> str:
+    """Address of MLflow's interface: where it runs, or where `up` would start it."""
+    process = _running(home, "mlflow")
+    return f"http://127.0.0.1:{MLFLOW_PORT if process is None else process.port}"
+
+
 def _describe(home: Path, name: str) -> Service:
     process, log = _running(home, name), _log(home, name)
     if process is None:

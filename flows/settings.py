@@ -31,7 +31,7 @@ class RunSettings(BaseModel):
         value_bits: Bits of a quantized coordinate, sign included.
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
         catalogue_heads: Share the head rows of endpoints that at least three companies train.
-        pooled_arm: Also train the upper bound that sees all data (possible in simulation only).
+        pooled_arm: Also train on all data together, as a reference (possible in simulation only).
         permuted_labels: Shuffle the labels: a control that must show no uplift.
     """
 

@@ -137,7 +137,11 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="keep every head row private, also those of endpoints that three or more companies train",
     )
     learning.add_argument(
-        "--no-pooled-arm", dest="pooled_arm", action="store_false", default=None, help="skip the upper bound"
+        "--no-pooled-arm",
+        dest="pooled_arm",
+        action="store_false",
+        default=None,
+        help="skip the reference that sees all data",
     )
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
