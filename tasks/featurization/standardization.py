@@ -94,7 +94,7 @@ class Standardizer:
             Chem.RemoveStereochemistry(mol)
         if _MARKED.search(text):
             mol = _unmarked(mol)
-        if self._standardize(mol):
+        if self.standardize(mol):
             # What the rules leave lacks ring information: only a re-parsed molecule is as good as a new one.
             mol = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
             if mol is None:
@@ -102,8 +102,8 @@ class Standardizer:
         reason = _refusal(mol)
         return Parent(mol, Chem.MolToSmiles(mol), None) if reason is None else Parent(None, None, reason)
 
-    def _standardize(self, mol: Any) -> bool:
-        """Apply the rules in place; tell whether they may have changed the graph."""
+    def standardize(self, mol: Any) -> bool:
+        """Apply the rules to a molecule in place; tell whether they may have changed its graph."""
         n_atoms = mol.GetNumAtoms()
         has_metal = mol.HasSubstructMatch(_METAL)
         if has_metal:
