@@ -19,6 +19,7 @@ from data_contracts.errors import SettingsError, WorkFailed
 from flows import processes
 from flows.prefect_environment import client_environment, server_environment
 from flows.processes import Process
+from tasks.tracking.store import open_store
 
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
@@ -208,20 +209,11 @@ def _start_prefect(
 def _start_mlflow(home: Path, *, port: int) -> Process:
     processes.require_free(port, what="MLflow", option="--mlflow-port")
     store = (home / "mlflow").resolve()
-    (store / "artifacts").mkdir(parents=True, exist_ok=True)
+    if not (store / "mlflow.db").exists():
+        open_store(home)  # makes the schema aside: a server that is killed while it does so ruins the file
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--workers",
-            "1",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ),
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
         *("--artifacts-destination", str(store / "artifacts")),
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),

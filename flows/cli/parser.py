@@ -115,6 +115,13 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--permuted-labels", action="store_true", default=None, help="control: shuffled labels, no uplift"
     )
+    _add_training(run)
+    which = run.add_argument_group("which run")
+    which.add_argument("--run-id", help="name of the run; the same name resumes it")
+    which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
+
+
+def _add_training(run: argparse.ArgumentParser) -> None:
     learning = run.add_argument_group("training")
     learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"
@@ -143,9 +150,6 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=None,
         help="skip the reference that sees all data",
     )
-    which = run.add_argument_group("which run")
-    which.add_argument("--run-id", help="name of the run; the same name resumes it")
-    which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
 
 
 def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
