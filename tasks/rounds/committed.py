@@ -60,6 +60,16 @@ def latest_plan(board: Board, round_number: int) -> tuple[int, RoundPlan | None]
     raise ProtocolError(f"round {round_number} was abandoned {MAX_ATTEMPTS} times; start a new run")
 
 
+def named_before(board: Board, round_number: int, attempt: int) -> tuple[str, ...] | None:
+    """The survivors that the newest earlier attempt at a round had named, if one got as far."""
+    for earlier in range(attempt - 1, -1, -1):
+        plan = plan_at(board, round_number, earlier)
+        closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=plan) if plan else None
+        if plan is not None and closed is not None:
+            return named_senders(closed, allowed=plan.cohort, threshold=plan.threshold)
+    return None
+
+
 def summed_before(board: Board, plan: RoundPlan) -> list[tuple[str, ...]]:
     """Whose vectors this run has summed, or was about to, in answer to the same question as a plan's.
 

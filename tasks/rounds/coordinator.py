@@ -16,7 +16,7 @@ from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, ProtocolError, SettingsError, TooFewPartners
 from data_contracts.plan import RoundPlan
 from tasks.exchange.board import Board, Message
-from tasks.rounds.committed import latest_plan, named_senders, summed_before
+from tasks.rounds.committed import latest_plan, named_before, named_senders, summed_before
 from tasks.rounds.patience import Patience
 from tasks.rounds.retention import discard_old_vectors
 from tasks.rounds.study import CoordinatorInputs, Study, combine
@@ -38,7 +38,8 @@ def publish_plan(board: Board, draft: RoundPlan) -> RoundPlan:
 
     Args:
         board: The coordinator's board.
-        draft: The plan; its attempt number is replaced by the next free one.
+        draft: The plan; its attempt number is replaced by the next free one. If an earlier attempt at the round
+            had named its survivors, their sum may be out, so the next attempt asks exactly them.
 
     Returns:
         The published plan.
@@ -47,7 +48,8 @@ def publish_plan(board: Board, draft: RoundPlan) -> RoundPlan:
         SettingsError: If a different plan was already published for this round of this run.
     """
     attempt, published = latest_plan(board, draft.round)
-    plan = draft.model_copy(update={"attempt": attempt})
+    cohort = named_before(board, draft.round, attempt) or draft.cohort
+    plan = draft.model_copy(update={"attempt": attempt, "cohort": cohort})
     if published is not None and published != plan:
         raise SettingsError(
             f"run '{board.run_id}' has already published a different plan for round {draft.round}",

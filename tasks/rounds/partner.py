@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from data_contracts.canonical_json import digest_of
 from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, ProtocolError, TooFewPartners
-from data_contracts.plan import RoundPlan
+from data_contracts.plan import HYBRID, PairSecrets, RoundPlan
 from data_contracts.references import BlobReference
 from tasks.exchange.board import Board, Message
 from tasks.rounds.attempts import AttemptVault
@@ -62,6 +62,7 @@ class Contributor:
         blinding_secret: 32 bytes that all partners share and the coordinator does not have; for rounds whose sum
             only the partners open.
         workers: Threads for the passes over the vectors.
+        pair_secrets: What this site lets pair secrets rest on; a plan that asks for less is refused.
     """
 
     board: Board
@@ -70,6 +71,7 @@ class Contributor:
     patience: Patience
     blinding_secret: bytes | None = field(default=None, repr=False)
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    pair_secrets: frozenset[PairSecrets] = frozenset({HYBRID})
 
     def is_over(self, plan: RoundPlan) -> bool:
         """Whether the coordinator has announced the round's outcome."""
@@ -87,9 +89,11 @@ class Contributor:
 
         Raises:
             TooFewPartners: If the coordinator abandoned the attempt.
-            AgreementViolation: If the sum, set against an earlier one, would isolate a few partners.
+            AgreementViolation: If the plan rests on weaker pair secrets than this site grants, or the sum, set
+                against an earlier one, would isolate a few partners.
             ProtocolError: If a peer or the coordinator broke the protocol; nothing more was released.
         """
+        self._demand_pair_secrets(plan)
         try:
             if not self.is_over(plan):
                 root = self.vault.root(plan)
@@ -105,6 +109,14 @@ class Contributor:
             self._record_survivors(plan)
         self.vault.end(plan)
         return dict(result.json())
+
+    def _demand_pair_secrets(self, plan: RoundPlan) -> None:
+        """Refuse a plan that would make today's messages readable tomorrow."""
+        if plan.pair_secrets not in self.pair_secrets:
+            raise AgreementViolation(
+                f"the plan of round {plan.round} rests its pair secrets on {plan.pair_secrets}; "
+                f"'{self.board.identity.name}' grants {' or '.join(sorted(self.pair_secrets))}"
+            )
 
     def open_sum(self, plan: RoundPlan) -> SecureSum:
         """Open the sum of a finished round that the plan leaves to the partners.

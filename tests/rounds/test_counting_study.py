@@ -170,3 +170,17 @@ def test_the_root_of_an_ended_attempt_is_gone_for_good(make_consortium):
 
     assert vault.root(plan) is None
     assert all(root not in path.read_bytes() for path in (consortium.root / "partner-a").rglob("*.*"))
+
+
+def test_a_plan_with_weaker_pair_secrets_than_a_site_grants_is_refused_by_that_site(make_consortium):
+    """A coordinator cannot talk partners out of the post-quantum half."""
+    c = make_consortium(3)
+    weak = c.draft(pair_secrets="x25519", seconds=0.3)
+    counts = {name: [1, 2, 3] for name in c.partners}
+    refused = c.run_round(weak, counts)
+    assert all(isinstance(outcome, AgreementViolation) for outcome in refused[1:])
+    assert "grants x25519+ml-kem-768" in str(refused[1])
+    assert not (c.root / "mailbox" / "messages" / "run-1" / "r00001-a0" / "advert").exists()
+
+    granted = c.run_round(c.draft(pair_secrets="x25519"), counts, pair_secrets=frozenset({"x25519"}))
+    assert granted[0]["total"] == [3, 6, 9]

@@ -100,6 +100,26 @@ def test_an_attempt_abandoned_after_its_survivors_were_named_counts_as_opened(ma
     assert all(isinstance(outcome, AgreementViolation) for outcome in outcomes[1:])
 
 
+def test_the_next_attempt_asks_exactly_those_whose_sum_may_be_out(make_consortium):
+    """Three of four were named, then the attempt was given up; all four are back, and three are asked again."""
+    c = make_consortium(4)
+    draft, board = c.draft(seconds=0.4), c.boards["coordinator"]
+
+    async def given_up():
+        plan = coordinating.publish_plan(board, draft)
+        parts = [asyncio.create_task(c.take_part(name, plan, [1, 2, 3])) for name in c.partners[:3]]
+        await coordinating.RoundConductor(board=board, plan=plan).secure_sum()
+        board.post_json(Kind.ABANDONED, {}, plan=plan)
+        await asyncio.gather(*parts, return_exceptions=True)
+
+    asyncio.run(given_up())
+    outcomes = c.run_round(draft, counts_of(c))
+    again = coordinating.publish_plan(board, draft)
+    assert (again.attempt, again.cohort) == (1, c.partners[:3])
+    assert outcomes[0]["survivors"] == list(c.partners[:3])
+    assert outcomes == [outcomes[0]] * 5
+
+
 def test_the_register_outlasts_a_run(make_consortium, tmp_path):
     c = make_consortium(5)
     register = ReleaseRegister(tmp_path / "register")

@@ -1,5 +1,8 @@
 """Anybody with the mailbox repeats a round, and a coordinator that announced anything else is found out."""
 
+import hashlib
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -57,6 +60,25 @@ def test_an_outcome_that_the_messages_do_not_give_is_found_out_and_names_its_fie
     assert c.run_round(c.draft(), counts_of(c))[0]["survivors"] == list(c.partners)
     with pytest.raises(UpdateMismatch, match=f"fields that differ: {fields}$"):
         verified(c, c.boards["partner-a"])
+
+
+def test_one_weight_flipped_by_the_coordinator_is_found_out(make_consortium, monkeypatch):
+    """The next model is a function of the sum: whoever repeats the round gets it, or proof that it was altered."""
+    c = make_consortium(4)
+
+    def next_model(plan, total, inputs, *, flip=0):
+        weights = (total.values["counts"] / 4).astype("<f4").view("<u4")
+        weights[1] ^= flip
+        return {"model": hashlib.sha256(weights.tobytes()).hexdigest()}
+
+    honest = Study("counting", COUNTING.accept, COUNTING.compute, next_model)
+    crafting = Study("counting", COUNTING.accept, COUNTING.compute, partial(next_model, flip=1))
+    monkeypatch.setattr("tests.rounds.conftest.COUNTING", crafting)
+    c.run_round(c.draft(), counts_of(c))
+    for name in c.partners:
+        with pytest.raises(UpdateMismatch, match=r"fields that differ: model$"):
+            verified(c, c.boards[name], study=honest)
+    verified(c, c.boards["partner-a"], study=crafting)
 
 
 def test_an_outcome_that_names_other_survivors_is_found_out(make_consortium, monkeypatch):

@@ -1,5 +1,6 @@
 """Known answers for the primitives, and the statistics of masked vectors."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tasks.secure_aggregation.keys import KeyPair, derive, seal, unseal
 from tasks.secure_aggregation.masking import Keystream, Masks
 from tasks.secure_aggregation.quantization import LaneCode, decode, encode
 from tasks.secure_aggregation.shamir import PRIME, combine, in_range, split
-from tests.secure_aggregation.consortium import Consortium, secret
+from tests.secure_aggregation.consortium import COUNT, UPDATE, Consortium, Journey, secret
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "secure_aggregation.json").read_text())
 
@@ -80,6 +81,18 @@ def test_diffie_hellman_of_rfc_7748_section_5_2():
     case = VECTORS["x25519_rfc7748"]
     pair = KeyPair(public=b"", _private=X25519PrivateKey.from_private_bytes(h(case["scalar"])))
     assert pair.shared_with(h(case["point"]), who="bob") == h(case["shared"])
+
+
+def test_a_whole_run_says_what_it_said_when_it_was_recorded():
+    """Without ML-KEM every byte follows from the roots: a change of the wire format or of any key shows here."""
+    consortium = Consortium(5, 4, (UPDATE, COUNT), plan_fields={"pair_secrets": "x25519"})
+    journey = Journey(consortium, [set(), set(), {"p001"}, set(), set()], None)
+    journey.run()
+    found = {
+        phase: hashlib.sha256(b"".join(sent[name] for name in sorted(sent))).hexdigest()
+        for phase, sent in journey.log.items()
+    }
+    assert found == VECTORS["whole_run_x25519"]
 
 
 # ---------------------------------------------------------------- shamir
