@@ -216,4 +216,4 @@ def _add_verify(commands: Any, shared: argparse.ArgumentParser) -> None:
         example="motet verify round 20261125-093931-2ddb 3",
     )
     verify.add_argument("run", help="name of the run, as `motet runs` lists it")
-    verify.add_argument("round", type=int, help="number of the round, from 1")
+    verify.add_argument("round", type=int, help="number of the round")
