@@ -43,7 +43,7 @@ def verify(arguments: argparse.Namespace) -> dict[str, Any]:
     has_model = model is None or model in board.mailbox.blobs
     if has_model:
         with tempfile.TemporaryDirectory() as directory:
-            store = _store_of_its_own(board, found, Path(directory))
+            store = _store_of_its_own(board, Path(directory))
             check_outcome(found, total, study=_study(found), inputs=store)
     return _say(found, outcome_repeated=has_model)
 
@@ -59,10 +59,11 @@ def _roster(run: RunDirectory) -> Roster:
 
 
 def _study(found: FinishedRound) -> Study[Any, BlobStore, dict[str, Any]]:
+    from tasks.studies.catalogue import CATALOGUE
     from tasks.studies.evaluation import EVALUATION
     from tasks.studies.qsar_training import QSAR_TRAINING
 
-    for study in (QSAR_TRAINING, EVALUATION):
+    for study in (CATALOGUE, QSAR_TRAINING, EVALUATION):
         if study.name == found.plan.study:
             return study
     raise AgreementViolation(
@@ -71,11 +72,11 @@ def _study(found: FinishedRound) -> Study[Any, BlobStore, dict[str, Any]]:
     )
 
 
-def _store_of_its_own(board: Board, found: FinishedRound, directory: Path) -> BlobStore:
-    """A store with the round's model in it, so that repeating the study writes nothing into the mailbox."""
-    store, model = BlobStore(directory), found.plan.model_in
-    if model is not None:
-        store.path(model).symlink_to(board.mailbox.blobs.path(model))
+def _store_of_its_own(board: Board, directory: Path) -> BlobStore:
+    """All blobs of the mailbox under links, so that repeating a study reads them and writes nothing there."""
+    store = BlobStore(directory)
+    for blob in board.mailbox.blobs.root.iterdir():
+        (directory / blob.name).symlink_to(blob)
     return store
 
 

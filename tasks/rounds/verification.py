@@ -71,7 +71,7 @@ def read_round(board: Board, round_number: int) -> FinishedRound:
     if plan is None or result is None:
         raise SettingsError(
             f"run '{board.run_id}' has no finished round {round_number}",
-            advice="see `motet runs` for the run's name; its first round is 1",
+            advice="see `motet runs` for the run's name, and count its rounds from 0",
         )
     counted: dict[Kind, dict[str, memoryview]] = {}
     allowed: tuple[str, ...] = plan.cohort
