@@ -175,6 +175,14 @@ def test_the_newest_rounds_stay_as_far_as_the_budget_goes_and_the_last_always(ma
                 read_round(c.boards["partner-a"], plan.round)
 
 
+def test_the_coordinator_drops_old_vectors_after_every_outcome(make_consortium, monkeypatch):
+    dropping = partial(discard_old_vectors, budget_bytes=0)
+    monkeypatch.setattr("tasks.rounds.coordinator.discard_old_vectors", dropping)
+    c = make_consortium(3)
+    plans, _ = three_rounds(c)
+    assert kept_rounds(c, plans) == [3]
+
+
 def test_a_blob_that_was_never_counted_is_never_dropped(make_consortium):
     """A partner that announces the model as its vector must not make the coordinator drop the model."""
     c = make_consortium(4)

@@ -64,28 +64,34 @@ def test_the_vault_can_be_read_by_its_owner_only(make_consortium, tmp_path):
     assert root.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("guarded", [True, False])
-def test_a_process_that_holds_a_root_leaves_no_core_dump(guarded, tmp_path):
-    """The kernel says of a dead child whether it dumped core; without the vault this one may."""
-    program = (
-        "import os, resource\n"
-        "from tasks.rounds.attempts import forbid_core_dumps\n"
-        "most = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
-        "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
-        f"{'forbid_core_dumps()' if guarded else ''}\n"
-        "print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)\n"
-        "os.abort()\n"
-    )
+CHILD = """
+import os, pathlib, resource, sys
+from data_contracts.plan import Lane, RoundPlan
+from tasks.rounds.attempts import AttemptVault
+most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+lane = Lane(name="counts", length=3, ring_bits=64, value_bits=48)
+plan = RoundPlan(run_id="run-1", round=1, study="s", cohort=("a", "b", "c"), threshold=3, lanes=(lane,))
+vault = AttemptVault(pathlib.Path("vault"))
+root = vault.root(plan) if sys.argv[1] == "root" else None
+print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)
+os.abort()
+"""
+
+
+@pytest.mark.parametrize("holds", ["root", "nothing"])
+def test_a_process_that_holds_a_root_leaves_no_core_dump(holds, tmp_path):
+    """The limit is lowered the moment a root is read; a process that reads none keeps its own."""
     child = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", CHILD, holds],
         stdout=subprocess.PIPE,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.getcwd()},  # noqa: PTH109 - the checkout that this test runs in
     )
     said, _ = child.communicate()
     assert child.returncode == -signal.SIGABRT
-    if guarded:
+    if holds == "root":
         assert int(said) in {0, 1}
-        assert not list(tmp_path.iterdir())
+        assert [path.name for path in tmp_path.iterdir()] == ["vault"]
     else:
         assert int(said) == resource.getrlimit(resource.RLIMIT_CORE)[1], "the child could have dumped"
