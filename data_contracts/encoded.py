@@ -38,6 +38,47 @@ def decoded(batch: Any, columns: Sequence[str] | None = None) -> Any:
     return batch if schema is batch.schema else pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+class FullValidation:
+    """Arrow's own full validation of a stream of batches; a dictionary that stays the same is validated once."""
+
+    def __init__(self) -> None:
+        """Start with no dictionary seen."""
+        self._seen: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+
+    def __call__(self, batch: Any) -> None:
+        """Validate a batch.
+
+        Raises:
+            pyarrow.ArrowInvalid: If its inner structure is invalid.
+        """
+        arrays = list(batch.columns)
+        for place, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+            if is_encoded(array):
+                address = address_of(array.dictionary)
+                if name not in self._seen or self._seen[name][1] != address:
+                    array.dictionary.validate(full=True)
+                    self._seen[name] = (array.dictionary, address)
+                arrays[place] = array.indices
+                _check_indices(array)
+        pa.RecordBatch.from_arrays(arrays, names=[str(place) for place in range(len(arrays))]).validate(
+            full=True
+        )
+
+
+def _check_indices(array: Any) -> None:
+    """Refuse indices outside the dictionary; those of nulls do not matter."""
+    array.indices.validate(full=True)
+    bounds = pc.min_max(array.indices)
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    if low is not None and not 0 <= low <= high < len(array.dictionary):
+        raise pa.ArrowInvalid("an index points outside its dictionary")
+
+
+def address_of(array: Any) -> tuple[Any, ...]:
+    """Where an array lies in memory: the same for the same content only while the array is held on to."""
+    return (len(array), array.offset, *(buffer and buffer.address for buffer in array.buffers()))
+
+
 class ByDictionary:
     """A check of one text column that passes over nulls, carried out on the dictionary where there is one."""
 
@@ -65,11 +106,7 @@ class ByDictionary:
 
     def _judge(self, dictionary: Any) -> None:
         """Judge a dictionary, unless it is the one of the batch before."""
-        buffers = (
-            len(dictionary),
-            dictionary.offset,
-            *(buffer and buffer.address for buffer in dictionary.buffers()),
-        )
+        buffers = address_of(dictionary)
         if self._dictionary is not None and buffers == self._buffers:
             return
         alone = pa.RecordBatch.from_arrays([dictionary], names=[self._column])

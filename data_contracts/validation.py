@@ -18,7 +18,7 @@ from data_contracts.checks import checks_for
 from data_contracts.columns import Bools
 from data_contracts.conforming import PARSERS, Conformed, check_columns, conform_encoded
 from data_contracts.contract import Contract
-from data_contracts.encoded import decoded
+from data_contracts.encoded import FullValidation, decoded
 from data_contracts.quarantine import QuarantineFile, Reason
 from data_contracts.report import EXAMPLE_ROWS, Finding, ValidationReport
 from data_contracts.violations import attempt, refusal, source_name
@@ -138,6 +138,7 @@ class Judge:
         self._pairs, unchecked = checks_for(contract.all_rules, known_keys=known_keys)
         self.unchecked = tuple(f"{rule.kind} of {rule.label}" for rule in unchecked)
         self._rows_before = 0
+        self._validate = FullValidation()
         self._schema: Any = None
         texts = [field.name for field in contract.fields if field.type in PARSERS]
         labels = [(UNREADABLE, name) for name in texts] + [(rule.kind, rule.label) for rule, _ in self._pairs]
@@ -159,7 +160,7 @@ class Judge:
             expected="Arrow data that passes full validation",
             advice="the file is damaged or its text is not UTF-8: write it again",
         )
-        attempt(lambda: batch.validate(full=True), otherwise=damaged)
+        attempt(lambda: self._validate(batch), otherwise=damaged)
         if self._schema is None or not batch.schema.equals(self._schema):
             check_columns(batch.schema, self._contract, source=self._source, text=self._text)
             self._schema = batch.schema

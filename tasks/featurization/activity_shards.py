@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tasks.featurization.measurements import FloatVector, IntVector
 
 SHARDS = 64
+BUFFER_BYTES = 1 << 18  # for each file
 STRUCTURE_BITS = np.uint64(32)
 LOW_HALF = np.uint64(0xFFFFFFFF)
 ROW = np.dtype([("key", "<u8"), ("value", "<f8"), ("row", "<u4"), ("relation", "i1")])
@@ -66,13 +67,13 @@ class ShardFiles:
         """Spread records; ``shard`` says into which file each goes."""
         order = np.argsort(shard, kind="stable")  # a radix sort for bytes
         ends = np.cumsum(np.bincount(shard, minlength=SHARDS))
-        ordered = records[order]
+        ordered: Any = records.take(order)  # fancy indexing copies records field by field
         for number, (start, end) in enumerate(zip(np.append(0, ends[:-1]), ends, strict=True)):
             if end > start:
                 file = self._files[number]
                 if file is None:
-                    file = self._files[number] = self._paths[number].open("wb")
-                ordered[start:end].tofile(file)
+                    file = self._files[number] = self._paths[number].open("wb", buffering=BUFFER_BYTES)
+                file.write(ordered[start:end].data)
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         """Yield the records of each file in turn and remove it."""
@@ -133,20 +134,19 @@ def sorted_rows(
     assay = (records["key"] >> STRUCTURE_BITS).view(np.int64)
     structure = parent[(records["key"] & LOW_HALF).view(np.int64)]
     lost = structure < 0
-    key = halves(assay, structure)
+    key = halves(assay, structure)  # of a structure without a parent: nonsense, but not used
     order = np.argsort(key)
     if lost.any():
         order = order[~lost[order]]
-    return (
-        CodedRows(
-            assay[order],
-            structure[order],
-            records["value"][order],
-            records["relation"][order],
-            records["row"][order],
-        ),
-        records["row"][lost],
+    key, ordered = key[order], records.take(order)
+    rows = CodedRows(
+        (key >> STRUCTURE_BITS).view(np.int64),
+        (key & LOW_HALF).view(np.int64),
+        ordered["value"].copy(),
+        ordered["relation"].copy(),
+        ordered["row"].copy(),
     )
+    return rows, records["row"][lost]
 
 
 class LabelShards:

@@ -74,7 +74,7 @@ def block_of(
     fold_of_pair = fold[local.structure].astype(np.int64)
     return Block(
         assay,
-        local.rounded(table.decimals[assay][local.assay]),
+        local.rounded(table.decimals[assay]),
         fold_of_pair,
         _constant(local, fold_of_pair, n_assays=len(assay), rules=rules),
         n_contradictory=len(first) - len(local),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.columns import numbers
-from data_contracts.encoded import is_encoded
+from data_contracts.encoded import address_of, is_encoded
 from data_contracts.keys import hash_keys
 
 UNKNOWN = -1
@@ -52,7 +52,7 @@ class KeyPositions:
         """
         if not is_encoded(column):
             return self._of_plain(column)
-        if self._dictionary is None or not _same(column.dictionary, self._dictionary):
+        if self._dictionary is None or address_of(column.dictionary) != address_of(self._dictionary):
             self._dictionary = column.dictionary  # held on to, so that its address stays its own
             self._of_dictionary = self._of_plain(column.dictionary)
         found: npt.NDArray[np.int64] = self._of_dictionary[numbers(column.indices)]
@@ -68,12 +68,3 @@ class KeyPositions:
                 return position
             rows, slot = rows[other], (slot[other] + 1) & (len(self._hash) - 1)
             position[rows] = self._position[slot]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two arrays lie at the same place in memory."""
-    places = [
-        (len(array), array.offset, *(buffer and buffer.address for buffer in array.buffers()))
-        for array in (one, other)
-    ]
-    return places[0] == places[1]

@@ -44,10 +44,10 @@ class Measured:
         return Measured(self.assay[wanted], self.structure[wanted], self.lower[wanted], self.upper[wanted])
 
     def rounded(self, decimals: IntVector) -> "Measured":
-        """Round each pair to its own number of decimals; negative leaves it as it is."""
+        """Round the pairs of each assay to its own number of decimals; negative leaves them as they are."""
         lower, upper = self.lower.copy(), self.upper.copy()
         for digits in np.unique(decimals[decimals >= 0]).tolist():
-            at = decimals == digits
+            at = (decimals == digits)[self.assay]
             lower[at], upper[at] = np.round(lower[at], digits), np.round(upper[at], digits)
         return Measured(self.assay, self.structure, lower, upper)
 

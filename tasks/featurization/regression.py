@@ -148,12 +148,13 @@ class RegressionCollector:
         for records in self._files:
             structure = structure_index[(records["key"] >> STRUCTURE_BITS).view(np.int64)]
             endpoint = index_of[(records["key"] & LOW_HALF).view(np.int64)]
-            order = np.lexsort((endpoint, structure))
+            order = np.argsort(halves(structure, endpoint))
+            ordered = records.take(order)
             if len(order):
                 columns = [
                     pa.array(structure[order].astype(np.int32)),
                     pa.array(endpoint[order].astype(np.int32)),
-                    pa.array(records["value"][order]),
-                    pa.array(records["censoring"][order]),
+                    pa.array(ordered["value"].copy()),
+                    pa.array(ordered["censoring"].copy()),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, schema=REGRESSION_VALUES.schema)

@@ -150,7 +150,7 @@ def aggregate(rows: Replicates, *, rule: IntVector, rules: tuple[str, ...]) -> S
     """
     found = summary_of(rows.value[rows.first], rows.relation[rows.first])
     repeated = rows.count > 1
-    for code in np.unique(rule[repeated]).tolist():
+    for code in np.flatnonzero(np.bincount(rule[repeated], minlength=1)).tolist():
         wanted = repeated & (rule == code)
         summary = RULES[rules[code]](rows.of_pairs(wanted))
         for kept, new in zip(
