@@ -181,9 +181,8 @@ class Contributor:
             return
         self.vault.releases.check(plan, survivors)
         self.vault.pin(plan, "survivors", digest_of(list(survivors)).encode())
-        self.vault.releases.record(
-            plan, survivors
-        )  # from here on, others can open the sum without this partner
+        # From here on others can open the sum without this partner.
+        self.vault.releases.record(plan, survivors)
         confirmed, confirmation = masked.confirm(survivors)
         self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
 

@@ -9,6 +9,7 @@ from data_contracts.errors import AgreementViolation, TooFewPartners
 from data_contracts.plan import Lane
 from data_contracts.references import BlobReference
 from tasks.rounds import coordinator as coordinating
+from tasks.rounds.partner import Contributor
 from tasks.rounds.releases import ReleaseRegister, query_digest
 
 MODEL = BlobReference(sha256="a" * 64, bytes=1, contract="trunk@1")
@@ -76,6 +77,16 @@ def test_a_partner_that_was_late_remembers_the_sum_that_was_opened_without_it(ma
     monkeypatch.setattr(coordinating, "check_release", accept_anything)
     outcomes = c.run_round(c.draft(round_number=2, seconds=0.5), counts_of(c))
     assert all(isinstance(outcome, AgreementViolation) for outcome in outcomes[1:])
+
+
+def test_a_sum_is_recorded_before_the_confirmation_leaves(make_consortium, monkeypatch):
+    """As after a kill -9: nothing that runs on the way out of a round may be needed."""
+    monkeypatch.setattr(Contributor, "_record_survivors", accept_anything)
+    c = make_consortium(4)
+    c.run_round(c.draft(), counts_of(c))
+    for name in c.partners:
+        with pytest.raises(AgreementViolation, match="isolate 1"):
+            c.contributor(name).vault.releases.check(c.draft(round_number=2), c.partners[:3])
 
 
 def test_an_attempt_abandoned_after_its_survivors_were_named_counts_as_opened(make_consortium, monkeypatch):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_contracts.errors import UpdateMismatch
 from data_contracts.plan import Lane
 from tasks.secure_aggregation.masking import BLOCK_BYTES, STRETCH_BYTES, Keystream, Layout, Masks, in_threads
+from tasks.secure_aggregation.quantization import LaneCode, decode, encode
 from tasks.secure_aggregation.vector import body_digest
 from tests.secure_aggregation.consortium import Consortium, secret
 from tests.secure_aggregation.deviations import flip
@@ -57,6 +58,12 @@ def test_any_number_of_threads_unmasks_to_the_same_bits():
     unmaskings = c.unmaskings(confirmations, c.names)
     sums = [confirmed.unmask(unmaskings, workers=workers).values["a"] for workers in (1, 2, 5)]
     assert sums[0].tobytes() == sums[1].tobytes() == sums[2].tobytes()
+    code, context = LaneCode(LANES[0], n_partners=3), confirmed.attempt.rounding_context
+    encoded = [
+        encode(code, c.contributions[n]["a"], rounding_key=secret("rounding", n), context=context)[0]
+        for n in c.names
+    ]
+    np.testing.assert_array_equal(sums[0], decode(code, np.sum(encoded, axis=0, dtype="<u2")))
     plain = np.sum([value["a"].astype(float).clip(-0.1, 0.1) for value in c.contributions.values()], axis=0)
     assert np.abs(sums[0] - plain).max() < 3 * 0.1 / 2047 * 1.001
 
