@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.home, settings=settings, run_id=arguments.run_id, fresh=arguments.fresh
     )
     if found.result is None:
-        _say(f"run {found.run_id} in {found.path}")
+        _say(f"run {found.run_id} in {found.path}\nstarting Prefect")
         with prefect_server(found.home) as server:
             os.environ.update(server.environment)
             _perform(found, verbose=arguments.verbose)

@@ -22,7 +22,7 @@ NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "log_loss": "log-loss"}
 ARMS: Mapping[str, tuple[str, str, str]] = {
     "single": ("#56606b", "o", "single partner"),
     "federated": ("#0072B2", "D", "federated"),
-    "pooled": ("#E69F00", "s", "pooled (upper bound)"),
+    "pooled": ("#E69F00", "s", "pooled (all data together)"),
 }
 """Colour, marker and legend of each arm."""
 BETTER, WORSE = "#0072B2", "#D55E00"

@@ -5,6 +5,7 @@ Runs: on one machine. Source: own.
 """
 
 import asyncio
+import logging
 from pathlib import Path
 
 from prefect import task
@@ -13,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.simulation.datasets import SimulatedDataset, open_dataset, permuted_dataset
 from tasks.simulation.embedded import build_embedded_dataset
 
+logger = logging.getLogger("motet")
 EMBEDDED = "embedded"
 
 
@@ -21,6 +23,7 @@ async def simulated_companies(
     data: str, *, partners: int, seed: int, permuted: bool, directory: Path
 ) -> SimulatedDataset:
     """Open an imported dataset, or build the embedded one: real molecules, simulated assays."""
+    logger.info("companies: opening the data set '%s'", EMBEDDED if data == EMBEDDED else Path(data).name)
     if data == EMBEDDED:
         return await asyncio.to_thread(
             build_embedded_dataset, directory, partners=partners, seed=seed, permuted=permuted
