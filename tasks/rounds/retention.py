@@ -26,11 +26,19 @@ def discard_old_vectors(board: Board, plan: RoundPlan, *, budget_bytes: int = VE
         budget_bytes: How much the kept vectors may occupy together.
     """
     kept = sum(vector.bytes for vector in _vectors(board, plan))
+    beyond: list[BlobReference] = []
     for round_number in range(plan.round - 1, -1, -1):
         vectors = [vector for other in _plans(board, round_number) for vector in _vectors(board, other)]
         kept += sum(vector.bytes for vector in vectors)
-        if kept > budget_bytes and not _discard(board, vectors):
-            return  # older ones went before
+        if kept > budget_bytes:
+            there = [vector for vector in vectors if vector in board.mailbox.blobs]
+            if not there:
+                break  # older ones went before
+            beyond += there
+    for vector in reversed(
+        beyond
+    ):  # oldest first, so that a crash leaves none behind the one that stops the search
+        board.mailbox.blobs.discard(vector)
 
 
 def _plans(board: Board, round_number: int) -> Iterator[RoundPlan]:
@@ -58,11 +66,3 @@ def vector_reference(board: Board, plan: RoundPlan, sender: str) -> BlobReferenc
     slot = Slot(board.run_id, plan.round, plan.attempt, Kind.MASKED, sender)
     data = board.mailbox.read(slot)
     return None if data is None else Envelope.from_bytes(data, slot=slot).head.body
-
-
-def _discard(board: Board, vectors: list[BlobReference]) -> bool:
-    """Drop blobs; whether any was there."""
-    there = [vector for vector in vectors if vector in board.mailbox.blobs]
-    for vector in there:
-        board.mailbox.blobs.discard(vector)
-    return bool(there)
