@@ -79,8 +79,7 @@ def own_files(tmp_path_factory):
         "structures": {"compound_id": [CANARY_ID], "smiles": [CANARY_SMILES]},
     }
     for name, rows in canary.items():
-        extra = pa.table(rows).select(tables[name].column_names).cast(tables[name].schema)
-        tables[name] = pa.concat_tables([tables[name], extra])
+        tables[name] = pa.concat_tables([tables[name], pa.table(rows)], promote_options="default")
     for name, table in tables.items():
         pa_csv.write_csv(table, place / f"{name}.csv")
     return place
