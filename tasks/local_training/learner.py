@@ -15,10 +15,12 @@ from torch.nn import functional
 
 from data_contracts.errors import UpdateMismatch
 from tasks.local_training.adam import Adam
-from tasks.local_training.dataset import PreparedDataset
+from tasks.local_training.dataset import Labels, PreparedDataset
+from tasks.local_training.heads import LOGITS, HeadWork, head_work
 from tasks.local_training.jobs import TrainingSettings
-from tasks.local_training.network import dropout_with, embed, features_behind, logits_of, observed
+from tasks.local_training.network import dropout_with, features_behind
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.sparse_products import sum_of_rows
 
 EMBEDDING = "embedding.weight"
 
@@ -34,6 +36,7 @@ class Learner:
         settings: Hyperparameters.
         generator: Source of dropout.
         loss_scale: Factor on the summed loss of a batch. It must come from this partner alone.
+        work: How the head is computed; by default what is faster for these data.
     """
 
     def __init__(
@@ -46,8 +49,12 @@ class Learner:
         settings: TrainingSettings,
         generator: torch.Generator,
         loss_scale: float,
+        work: HeadWork | None = None,
     ) -> None:
         self.dataset = dataset
+        self.work = work or head_work(
+            n_endpoints=dataset.n_endpoints, labels_per_molecule=len(dataset.labels_of(rows)) / len(rows)
+        )
         self.loss_scale = loss_scale
         self.active = np.unique(dataset.fingerprints_of(rows)[0]).astype(np.int64)
         self._place = np.zeros(trunk[EMBEDDING].shape[0], dtype=np.int64)
@@ -70,14 +77,15 @@ class Learner:
             The summed weighted loss of the batch before the step, the summed weight, and the number of labels.
         """
         bits, starts = self.dataset.fingerprints_of(rows)
+        labels = self.dataset.labels_of(rows)
         touched, inverse = self._touched(self._place[bits])
         weight, gradient = self.tensors[EMBEDDING], self.tensors[EMBEDDING].grad
         assert gradient is not None  # noqa: S101 - set in __init__
         part = weight.index_select(0, touched).requires_grad_()
-        embedded = embed(part, self.tensors["embedding.bias"], bits=inverse, starts=torch.from_numpy(starts))
+        embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
         features = features_behind(embedded, self.tensors, dropout=self._dropout)
-        logits = logits_of(features, self.head())
-        loss, total_weight, n_labels = self._loss(logits, rows)
+        logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
+        loss, total_weight, n_labels = self._loss(logits, labels)
         torch.autograd.backward(loss * self.loss_scale)
         assert part.grad is not None  # noqa: S101 - backward has just run
         gradient.index_copy_(0, touched, part.grad)
@@ -120,23 +128,18 @@ class Learner:
         self._adam.resume(moments)
         return self
 
-    def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, npt.NDArray[np.int64]]:
         """The distinct active rows of a batch, ascending, and each bit's position among them."""
         seen = np.zeros(len(self.active), dtype=bool)
         seen[places] = True
         touched = np.flatnonzero(seen)
         position = np.empty(len(self.active), dtype=np.int64)
         position[touched] = np.arange(len(touched))
-        return torch.from_numpy(touched), torch.from_numpy(position[places])
+        return torch.from_numpy(touched), position[places]
 
-    def _loss(self, logits: Tensor, rows: npt.NDArray[np.int64]) -> tuple[Tensor, float, int]:
-        labels = self.dataset.labels_of(rows)
-        endpoint = torch.from_numpy(labels.endpoint)
-        weight = self._weight.index_select(0, endpoint)
+    def _loss(self, logits: Tensor, labels: Labels) -> tuple[Tensor, float, int]:
+        weight = self._weight.index_select(0, torch.from_numpy(labels.endpoint))
         loss = functional.binary_cross_entropy_with_logits(
-            observed(logits, row=torch.from_numpy(labels.row), endpoint=endpoint),
-            torch.from_numpy(labels.value),
-            weight=weight,
-            reduction="sum",
+            logits, torch.from_numpy(labels.value), weight=weight, reduction="sum"
         )
         return loss, float(weight.sum()), int((weight > 0).sum())
