@@ -77,7 +77,8 @@ def endpoint_metrics(
     n_labels = np.bincount(endpoint, minlength=n_endpoints)
     n_active = np.bincount(endpoint[active], minlength=n_endpoints)
     n_inactive = n_labels - n_active
-    auroc, auprc = _ranking(endpoint, active, probability, n_active=n_active, n_inactive=n_inactive)
+    groups = ranked_groups(endpoint, active, probability, n_endpoints=n_endpoints)
+    auroc, auprc = _ranking(groups, n_active=n_active, n_inactive=n_inactive)
     clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
     loss = -np.log(np.where(active, clipped, 1 - clipped))
     with np.errstate(invalid="ignore"):
@@ -87,34 +88,74 @@ def endpoint_metrics(
     )
 
 
-def _ranking(
+@dataclass(frozen=True)
+class RankedGroups:
+    """Labels of equal probability on one endpoint as one group, ordered by endpoint and rising probability.
+
+    All arrays have shape ``(n_groups,)``.
+
+    Attributes:
+        endpoint: Endpoint of each group.
+        actives: Actives in the group.
+        inactives: Inactives in the group.
+        active_before: Actives of the endpoint with a lower probability.
+        inactive_before: Inactives of the endpoint with a lower probability.
+    """
+
+    endpoint: IntVector
+    actives: IntVector
+    inactives: IntVector
+    active_before: IntVector
+    inactive_before: IntVector
+
+
+def ranked_groups(
     endpoint: npt.NDArray[np.integer],
     active: npt.NDArray[np.bool_],
     probability: FloatVector,
     *,
-    n_active: IntVector,
-    n_inactive: IntVector,
-) -> tuple[FloatVector, FloatVector]:
-    """AUROC and average precision of rows sorted by (endpoint, probability), from groups of equal rows."""
-    n_endpoints = len(n_active)
-    if not len(endpoint):
-        return np.full(n_endpoints, np.nan), np.full(n_endpoints, np.nan)
+    n_endpoints: int,
+) -> RankedGroups:
+    """Group rows that are sorted by endpoint, then by probability."""
     starts = np.flatnonzero(
         np.diff(endpoint, prepend=-1).astype(bool) | np.diff(probability, prepend=-1).astype(bool)
     )
-    group_endpoint = endpoint[starts]
+    if not len(starts):
+        nothing = np.empty(0, dtype=np.int64)
+        return RankedGroups(nothing, nothing, nothing, nothing, nothing)
+    group_endpoint = endpoint[starts].astype(np.int64)
     actives = np.add.reduceat(active.astype(np.int64), starts)
     inactives = np.diff(starts, append=len(endpoint)) - actives
-    # Cumulative counts run over all endpoints at once; what came before an endpoint is subtracted.
-    active_before = np.cumsum(actives) - actives - (np.cumsum(n_active) - n_active)[group_endpoint]
-    inactive_before = np.cumsum(inactives) - inactives - (np.cumsum(n_inactive) - n_inactive)[group_endpoint]
-    doubled_u = np.bincount(
-        group_endpoint, weights=actives * (2 * inactive_before + inactives), minlength=n_endpoints
+    return RankedGroups(
+        endpoint=group_endpoint,
+        actives=actives,
+        inactives=inactives,
+        active_before=_before(actives, group_endpoint, n_endpoints=n_endpoints),
+        inactive_before=_before(inactives, group_endpoint, n_endpoints=n_endpoints),
     )
-    true_positives = n_active[group_endpoint] - active_before
-    positives = true_positives + n_inactive[group_endpoint] - inactive_before
+
+
+def _before(counts: IntVector, endpoint: IntVector, *, n_endpoints: int) -> IntVector:
+    """Count what came before within each group's endpoint: run over all at once, less what other endpoints had."""
+    of_endpoint = np.bincount(endpoint, weights=counts, minlength=n_endpoints).astype(np.int64)
+    before: IntVector = np.cumsum(counts) - counts - (np.cumsum(of_endpoint) - of_endpoint)[endpoint]
+    return before
+
+
+def _ranking(
+    groups: RankedGroups, *, n_active: IntVector, n_inactive: IntVector
+) -> tuple[FloatVector, FloatVector]:
+    """AUROC and average precision."""
+    n_endpoints = len(n_active)
+    doubled_u = np.bincount(
+        groups.endpoint,
+        weights=groups.actives * (2 * groups.inactive_before + groups.inactives),
+        minlength=n_endpoints,
+    )
+    true_positives = n_active[groups.endpoint] - groups.active_before
+    positives = true_positives + n_inactive[groups.endpoint] - groups.inactive_before
     precision_gain = np.bincount(
-        group_endpoint, weights=actives * (true_positives / positives), minlength=n_endpoints
+        groups.endpoint, weights=groups.actives * (true_positives / positives), minlength=n_endpoints
     )
     both = (n_active > 0) & (n_inactive > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
