@@ -69,6 +69,18 @@ def generated_activities(rows: int, names: Names, rng: np.random.Generator) -> I
         yield pa.RecordBatch.from_pydict(columns)
 
 
+def timed(batches: Iterator[Any], spent: list[float]) -> Iterator[Any]:
+    """Stop the clocks while the next batch is generated: what that takes is subtracted from ``spent``."""
+    while True:
+        cpu, wall = time.process_time(), time.perf_counter()
+        batch = next(batches, None)
+        spent[0] -= time.process_time() - cpu
+        spent[1] -= time.perf_counter() - wall
+        if batch is None:
+            return
+        yield batch
+
+
 def measure(rows: int, *, profile: str, threads: int) -> dict[str, Any]:
     """Run all steps on generated rows; generation is not counted."""
     rng = np.random.default_rng(0)
@@ -79,24 +91,12 @@ def measure(rows: int, *, profile: str, threads: int) -> dict[str, Any]:
     )
     table, fold = assay_table(assays, rules), rng.integers(0, 5, N_COMPOUNDS).astype(np.int8)
     spent = [0.0, 0.0]
-
-    def timed(batches: Iterator[Any]) -> Iterator[Any]:
-        """Stop the clocks while the next batch is generated."""
-        while True:
-            cpu, wall = time.process_time(), time.perf_counter()
-            batch = next(batches, None)
-            spent[0] -= time.process_time() - cpu
-            spent[1] -= time.perf_counter() - wall
-            if batch is None:
-                return
-            yield batch
-
     cpu, wall = time.process_time(), time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
         scratch = Path(home)
         shards = ActivityShards(scratch)
         take_in(
-            timed(generated_activities(rows, names, rng)),
+            timed(generated_activities(rows, names, rng), spent),
             names=names,
             table=table,
             shards=shards,

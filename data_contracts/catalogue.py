@@ -12,6 +12,13 @@ from pathlib import Path
 from data_contracts.brought_tables import ACTIVITIES, ASSAYS, CATALOGUE, STRUCTURES
 from data_contracts.compatibility import read_lock, version_problem
 from data_contracts.contract import Contract
+from data_contracts.imported_tables import (
+    LONG,
+    MELLODDY_T0,
+    MELLODDY_T1,
+    MELLODDY_T2,
+    MELLODDY_T_CAT,
+)
 from data_contracts.prepared_tables import (
     ENDPOINTS,
     FEATURIZED_STRUCTURES,
@@ -82,6 +89,11 @@ CONTRACTS: dict[str, Contract] = {
         REGRESSION_VALUES,
         PREDICTIONS,
         QUARANTINE,
+        MELLODDY_T0,
+        MELLODDY_T1,
+        MELLODDY_T2,
+        MELLODDY_T_CAT,
+        LONG,
     )
 }
 

@@ -5,7 +5,7 @@ is accepted, and everything else is refused by name before a row is looked at. R
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,12 @@ class Conformed:
     unreadable: dict[str, Bools] = field(default_factory=dict)
 
 
-def check_columns(schema: Any, contract: Contract, *, source: str, text: bool = False) -> None:
+Others = Literal["refused", "passed over"]
+
+
+def check_columns(
+    schema: Any, contract: Contract, *, source: str, text: bool = False, others: Others = "refused"
+) -> None:
     """Compare names and types of a table with the contract, before any row is read.
 
     Args:
@@ -42,17 +47,20 @@ def check_columns(schema: Any, contract: Contract, *, source: str, text: bool = 
         contract: What is expected.
         source: Name of the file or table, for the refusal.
         text: Whether numbers may come as text, as in CSV.
+        others: What happens to columns that the contract does not have; where they are passed over, as imports do,
+            whole numbers are names too.
 
     Raises:
         ContractViolation: Missing, unknown or repeated column, or a type that does not fit. Names of unknown
             columns are withheld: a CSV file without a header has data for names.
     """
     names: list[str] = list(schema.names)
-    check_names(names, contract, source=source)
+    check_names(names, contract, source=source, others=others)
     for declared in contract.fields:
         if declared.name in names:
             found = schema.field(declared.name).type
-            if not _accepted(found, declared, text=text):
+            as_name = others == "passed over" and declared.type == "string" and pa.types.is_integer(found)
+            if not as_name and not _accepted(found, declared, text=text):
                 raise refusal(
                     source,
                     got=f"column '{declared.name}' of type {type_name(found)}",
@@ -61,7 +69,7 @@ def check_columns(schema: Any, contract: Contract, *, source: str, text: bool = 
                 )
 
 
-def check_names(names: list[str], contract: Contract, *, source: str) -> None:
+def check_names(names: list[str], contract: Contract, *, source: str, others: Others = "refused") -> None:
     """Compare column names with the contract; order does not matter.
 
     Raises:
@@ -78,14 +86,14 @@ def check_names(names: list[str], contract: Contract, *, source: str) -> None:
             advice="add the missing column; a CSV file needs a header line with these names",
         )
     for position, name in enumerate(names):
-        if name not in declared:
+        if name not in declared and others == "refused":
             raise refusal(
                 source,
                 got=f"column {position + 1} of {len(names)} with a name that the contract does not have",
                 expected=f"only the columns {columns} ({contract.identifier})",
                 advice="remove the extra column: what is not needed must not leave your database",
             )
-        if name in names[:position]:
+        if name in declared and name in names[:position]:
             raise refusal(
                 source,
                 got=f"column '{name}' twice",

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from data_contracts.conforming import check_names
+from data_contracts.conforming import Others, check_names
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractViolation
 from data_contracts.limits import MEBI, ReadingLimits
@@ -26,13 +26,14 @@ CSV_TYPES = ("string", "float64", "bool")
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
-def csv_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iterator[Any]:
+def csv_batches(path: Path, contract: Contract, limits: ReadingLimits, others: Others) -> Iterator[Any]:
     """Yield record batches of text columns, named by the header line.
 
     Args:
         path: CSV file: UTF-8, commas, header line, double quotes, no line breaks inside fields.
         contract: What it must be.
         limits: Caps; here only the number of columns.
+        others: What happens to columns that the contract does not have.
 
     Yields:
         ``pa.RecordBatch`` of string columns.
@@ -45,7 +46,8 @@ def csv_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iterat
     if other:
         expected = f"Parquet or Arrow IPC: CSV cannot hold column {other[0]}"
         raise refusal(source, got=f"a CSV file for {contract.identifier}", expected=expected)
-    names = _header(path, contract, limits)
+    names = _header(path, contract, limits, others)
+    wanted = [name for name in names if name in contract.schema.names]
     uneven: list[tuple[int, int]] = []
 
     def note(row: Any) -> str:
@@ -61,8 +63,9 @@ def csv_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iterat
             ),
             parse_options=pa_csv.ParseOptions(newlines_in_values=False, invalid_row_handler=note),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()),
+                column_types=dict.fromkeys(wanted, pa.string()),
                 null_values=[""],
+                include_columns=wanted,
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
             ),
@@ -74,7 +77,7 @@ def csv_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iterat
         raise _reason(path, width=len(names), uneven=uneven)
 
 
-def _header(path: Path, contract: Contract, limits: ReadingLimits) -> list[str]:
+def _header(path: Path, contract: Contract, limits: ReadingLimits, others: Others) -> list[str]:
     """Read and check the header line."""
     source = source_name(path)
     with path.open("rb") as file:
@@ -102,7 +105,7 @@ def _header(path: Path, contract: Contract, limits: ReadingLimits) -> list[str]:
                 expected="columns separated by commas",
                 advice="export the table as CSV with commas, in UTF-8",
             )
-    check_names(names, contract, source=source)
+    check_names(names, contract, source=source, others=others)
     return names
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.conforming import check_columns, conform
+from data_contracts.conforming import Others, check_columns, conform
 from data_contracts.contract import Contract, Field
 from data_contracts.csv_decoding import csv_batches
 from data_contracts.errors import ContractViolation
@@ -30,7 +30,7 @@ CUT_ADVICE = (
 )
 
 
-def arrow_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iterator[Any]:
+def arrow_batches(path: Path, contract: Contract, limits: ReadingLimits, others: Others) -> Iterator[Any]:
     """Yield the record batches of an Arrow IPC file, its schema checked before the first.
 
     Raises:
@@ -39,13 +39,15 @@ def arrow_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iter
     source = source_name(path)
     reader = pa.ipc.open_file(pa.memory_map(str(path)), options=pa.ipc.IpcReadOptions(use_threads=False))
     _check_width(len(reader.schema), limits, source=source)
-    check_columns(reader.schema, contract, source=source)
+    check_columns(reader.schema, contract, source=source, others=others)
+    wanted = [name for name in reader.schema.names if name in contract.schema.names]
     _check_count(reader.num_record_batches, limits.max_batches, "record batches", source=source)
     for index in range(reader.num_record_batches):
-        yield reader.get_batch(index)
+        batch = reader.get_batch(index)
+        yield batch if others == "refused" else batch.select(wanted)
 
 
-def parquet_batches(path: Path, contract: Contract, limits: ReadingLimits) -> Iterator[Any]:
+def parquet_batches(path: Path, contract: Contract, limits: ReadingLimits, others: Others) -> Iterator[Any]:
     """Yield record batches of a Parquet file, its schema and footer checked before the first page.
 
     Raises:
@@ -61,13 +63,14 @@ def parquet_batches(path: Path, contract: Contract, limits: ReadingLimits) -> It
         thrift_container_size_limit=THRIFT_BYTES,
     )
     _check_width(file.metadata.num_columns, limits, source=source)
-    check_columns(file.schema_arrow, contract, source=source)
+    check_columns(file.schema_arrow, contract, source=source, others=others)
+    wanted = [name for name in file.schema_arrow.names if name in contract.schema.names]
     _check_count(file.metadata.num_row_groups, limits.max_batches, "row groups", source=source)
     _check_count(file.metadata.num_rows, limits.max_rows, "rows", source=source)
-    yield from file.iter_batches(batch_size=limits.max_batch_rows, use_threads=False)
+    yield from file.iter_batches(batch_size=limits.max_batch_rows, use_threads=False, columns=wanted)
 
 
-FORMATS: dict[str, Callable[[Path, Contract, ReadingLimits], Iterator[Any]]] = {
+FORMATS: dict[str, Callable[[Path, Contract, ReadingLimits, Others], Iterator[Any]]] = {
     "arrow": arrow_batches,
     "parquet": parquet_batches,
     "csv": csv_batches,
@@ -84,7 +87,7 @@ def _check_count(count: int, limit: int, what: str, *, source: str) -> None:
 
 
 def decoded_slices(
-    path: Path, contract: Contract, limits: ReadingLimits, *, file_format: str
+    path: Path, contract: Contract, limits: ReadingLimits, *, file_format: str, others: Others = "refused"
 ) -> Iterator[Any]:
     """Yield small, fully validated batches of plain columns, and keep account of what they cost.
 
@@ -93,6 +96,7 @@ def decoded_slices(
         contract: What it must be; only columns and types matter here, rules come later.
         limits: Caps.
         file_format: A key of ``FORMATS``.
+        others: What happens to columns that the contract does not have.
 
     Yields:
         ``pa.RecordBatch`` in the contract's types (numbers of a CSV file as text), at most
@@ -104,7 +108,7 @@ def decoded_slices(
     source, size = source_name(path), path.stat().st_size
     allowed = limits.decoded_bytes(file_bytes=size)
     rows = spent = 0
-    for batch in FORMATS[file_format](path, contract, limits):
+    for batch in FORMATS[file_format](path, contract, limits, others):
         damaged = refusal(
             source,
             got=f"a record batch (rows from {rows} on) whose inner structure is invalid",
@@ -161,7 +165,7 @@ def decode(job: dict[str, Any], *, out: BinaryIO) -> dict[str, Any]:
     """Do one job and return the verdict, which never holds anything from the file but counts.
 
     Args:
-        job: ``path``, ``format``, ``contract`` (name, version, fields), ``limits``.
+        job: ``path``, ``format``, ``contract`` (name, version, fields), ``limits``, ``others``.
         out: Where the IPC stream goes.
 
     Returns:
@@ -174,7 +178,12 @@ def decode(job: dict[str, Any], *, out: BinaryIO) -> dict[str, Any]:
     size = path.stat().st_size
     confine(limits, file_bytes=size)
     try:
-        return {"rows": _send(decoded_slices(path, contract, limits, file_format=job["format"]), out=out)}
+        return {
+            "rows": _send(
+                decoded_slices(path, contract, limits, file_format=job["format"], others=job["others"]),
+                out=out,
+            )
+        }
     except ContractViolation as violation:
         refused = violation
     except MemoryError:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Self
 
 import pyarrow as pa
 
+from data_contracts.conforming import Others
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractViolation
 from data_contracts.limits import ReadingLimits
@@ -48,11 +49,11 @@ class Reading:
         source: Base name of the file.
     """
 
-    def __init__(self, path: Path, contract: Contract, *, limits: ReadingLimits) -> None:
+    def __init__(self, path: Path, contract: Contract, *, limits: ReadingLimits, others: Others) -> None:
         """Recognise the file; see ``open_batches``."""
         self.source = source_name(path)
         file_format = recognise(path, limits=limits)
-        self._batches = _stream(path, contract, limits=limits, file_format=file_format)
+        self._batches = _stream(path, contract, limits=limits, file_format=file_format, others=others)
 
     def __iter__(self) -> Self:
         """Return itself: the stream can be walked once."""
@@ -67,13 +68,16 @@ class Reading:
         self._batches.close()
 
 
-def open_batches(path: Path, contract: Contract, *, limits: ReadingLimits | None = None) -> Reading:
+def open_batches(
+    path: Path, contract: Contract, *, limits: ReadingLimits | None = None, others: Others = "refused"
+) -> Reading:
     """Open a foreign file as a stream of record batches.
 
     Args:
         path: Parquet, Arrow IPC file or CSV, recognised by content; CSV by its suffix ``.csv``.
         contract: What the file must be: columns and types are checked here, rules by ``validate_batches``.
         limits: Caps on size, rows, memory and time.
+        others: What happens to columns that the contract does not have; imports pass them over.
 
     Returns:
         Iterator over ``pa.RecordBatch`` objects in row order. The types are the contract's, but numbers of a CSV
@@ -83,7 +87,7 @@ def open_batches(path: Path, contract: Contract, *, limits: ReadingLimits | None
         ContractViolation: At once: absent, empty, too large, truncated or of unknown format. While iterating:
             damaged, wrong columns or types, no rows, or more memory, time or decoded bytes than allowed.
     """
-    return Reading(path, contract, limits=limits or ReadingLimits())
+    return Reading(path, contract, limits=limits or ReadingLimits(), others=others)
 
 
 def recognise(path: Path, *, limits: ReadingLimits) -> str:
@@ -145,13 +149,14 @@ def _ends(path: Path, *, size: int) -> tuple[bytes, bytes]:
 
 
 def _stream(
-    path: Path, contract: Contract, *, limits: ReadingLimits, file_format: str
+    path: Path, contract: Contract, *, limits: ReadingLimits, file_format: str, others: Others
 ) -> Generator[Any, None, None]:
     """Run the decoding process and pass its batches on; end it in any case."""
     job = {
         "path": str(path.absolute()),
         "format": file_format,
         "limits": asdict(limits),
+        "others": others,
         "contract": {
             "name": contract.name,
             "version": contract.version,

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.cli.data_parser import add_data_commands, add_own_formats
+
 DEFAULT_HOME = Path("motet-home")
 
 
@@ -44,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
     _add_verify(commands, shared)
+    add_data_commands(commands, shared, _add)
     _add_services(commands, shared)
     _add(
         commands,
@@ -153,9 +156,10 @@ def _add_training(run: argparse.ArgumentParser) -> None:
 
 
 def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "import a public table and split it into simulated companies"
+    text = "import a public table split into simulated companies, or a partner's own files"
     importing = commands.add_parser("import", help=text, description=text)
     formats = importing.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    add_own_formats(formats, shared, _add)
     wide = _add(
         formats,
         shared,

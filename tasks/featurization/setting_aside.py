@@ -113,6 +113,8 @@ def set_rows_aside(report: ValidationReport, late: Late, *, quarantine: Path) ->
     Returns:
         A report that counts the late rows as quarantined; every rule is listed, also where its count is 0.
     """
+    if not late.rules:
+        return report
     rows = late.rows()
     ordinals = source_rows(np.concatenate(rows), quarantine=quarantine)
     ends = np.cumsum([len(part) for part in rows])

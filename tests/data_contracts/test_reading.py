@@ -84,6 +84,7 @@ def test_lists_come_through(tmp_path):
             "structure_key": ["0" * 32, "1" * 32],
             "fold": pa.array([0, 4], pa.int8()),
             "bits": pa.array([[1, 5], []], pa.list_(pa.uint16())),
+            "counts": pa.array([[2, 1], None], pa.list_(pa.uint16())),
         }
     )
     for path in (write(table, tmp_path / "a.arrow"), write(table, tmp_path / "a.parquet")):

@@ -26,6 +26,7 @@ def fingerprints(bit_sets):
             "structure_key": pa.array([f"{i:032x}" for i in range(count)], pa.string()),
             "fold": pa.array([i % 5 for i in range(count)], pa.int8()),
             "bits": pa.array([sorted(bits) for bits in bit_sets], pa.list_(pa.uint16())),
+            "counts": pa.array([None] * count, pa.list_(pa.uint16())),
         }
     )
 
@@ -41,7 +42,7 @@ def test_what_is_written_is_read_again_and_its_reference_is_right(tmp_path_facto
     assert again.schema.equals(HASHED_FINGERPRINTS.schema, check_metadata=True)
     assert reference.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert reference.bytes == path.stat().st_size
-    assert reference.contract == "hashed_fingerprints@1.0.0"
+    assert reference.contract == "hashed_fingerprints@1.1.0"
     assert [entry.name for entry in path.parent.iterdir()] == ["fingerprints.arrow"]
 
 
