@@ -36,6 +36,10 @@ class Kind(StrEnum):
     RESULT = "result"
     ABANDONED = "abandoned"
     RUN_CLOSED = "run-closed"
+    RUN_OPENED = "run-opened"
+    ROSTER_ACCEPTED = "roster-accepted"
+    CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
+    REFUSAL = "refusal"
 
 
 COORDINATOR_KINDS = frozenset(
@@ -48,6 +52,7 @@ COORDINATOR_KINDS = frozenset(
         Kind.RESULT,
         Kind.ABANDONED,
         Kind.RUN_CLOSED,
+        Kind.RUN_OPENED,
     }
 )
 

@@ -95,12 +95,14 @@ class Roster(BaseModel):
 
     def verifies(self, sender: str, *, signature: bytes, message: bytes) -> bool:
         """Whether ``sender`` is on the roster and signed ``message``."""
-        if sender not in self.public_keys:
-            return False
-        try:
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_keys[sender])).verify(
-                signature, message
-            )
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        key = self.public_keys.get(sender)
+        return key is not None and signature_holds(key, signature=signature, message=message)
+
+
+def signature_holds(public_key: str, *, signature: bytes, message: bytes) -> bool:
+    """Whether a message was signed with the private half of a raw Ed25519 key (hexadecimal)."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
