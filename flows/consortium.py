@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from prefect import flow, tags
+from prefect.runtime import flow_run
 
 from flows.federated_training import Coordinator, lead
 from flows.finishing import finish_coordinator, finish_partner, open_tracking
@@ -32,7 +33,12 @@ from tasks.studies.steps import train_without_federation
 JOB_TIMEOUT_SECONDS = 3600.0
 
 
-@flow(name="consortium", flow_run_name="{run_id}", persist_result=False)
+def _run_name() -> str:
+    """Name a run after its directory where it is known before the start, as it is for `motet run`."""
+    return flow_run.parameters.get("run_id") or f"scheduled {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+
+
+@flow(name="consortium", flow_run_name=_run_name, persist_result=False)
 async def consortium(
     run_id: str | None = None, settings: RunSettings | None = None, home: str = "motet-home"
 ) -> dict[str, Any]:
