@@ -26,6 +26,7 @@ from tasks.local_training.jobs import Centralised
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
 from tasks.rounds.steps import secure_aggregation
+from tasks.rounds.verification import check_outcome, read_round, repeat_sum
 from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
 from tasks.studies import qsar_training as training_study
@@ -129,7 +130,7 @@ async def take_part(partner: Partner) -> PartOutcome:
                 await _work_on(partner, plan, alone, directory=directory)
             outcome = await secure_aggregation(partner.site.name, plan, directory, contributor=contributor)
             if plan.study == CATALOGUE.name:
-                _find_places(partner, outcome)
+                await _find_places(partner, plan, outcome)
             (directory / "update.npy").unlink(missing_ok=True)  # large, and no later round needs it
             round_number += 1
     if plan is None or alone is None:
@@ -151,8 +152,13 @@ def _validation_auprc(partner: Partner, best_round: int) -> float | None:
     return metrics.means(counted)["auprc"]
 
 
-def _find_places(partner: Partner, outcome: dict[str, Any]) -> None:
-    """Keep which of the partner's endpoints the catalogue head serves."""
+async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any]) -> None:
+    """Keep which of the partner's endpoints the catalogue head serves, once the count is seen to be true.
+
+    A coordinator that announced an endpoint of one partner as common would read that partner's row.
+    """
+    if not partner.places.exists():
+        await asyncio.to_thread(_repeat_count, partner, plan)
     agreed = catalogue_study.read_list(
         partner.board.mailbox.blobs,
         BlobReference.model_validate(outcome["catalogue"]),
@@ -162,6 +168,13 @@ def _find_places(partner: Partner, outcome: dict[str, Any]) -> None:
         np.save(buffer, catalogue_study.places_of(partner.prepared, agreed), allow_pickle=False)
         replace_whole(partner.places, [buffer.getbuffer()])
     partner.is_prepared.set()
+
+
+def _repeat_count(partner: Partner, plan: RoundPlan) -> None:
+    board = partner.board
+    found = read_round(board, plan.round)
+    total = repeat_sum(found, identities=board.roster.partner_keys)
+    check_outcome(found, total, study=CATALOGUE, inputs=board.mailbox.blobs)
 
 
 async def _work_on(

@@ -27,7 +27,7 @@ from tasks.secure_aggregation.vector import SecureSum
 NAME = "catalogue"
 CONTRACT = "catalogue@1"
 MIN_PARTNERS = 3
-"""Fewest partners behind a shared row: with two, each could subtract its own and read the other's."""
+"""Fewest survivors behind a shared row: with two, each could subtract its own and read the other's."""
 MAX_ENDPOINTS = 100_000
 MAX_BYTES = 16 * 2**20
 FLAG_BITS = 2
@@ -94,6 +94,15 @@ def presence(places: Places, *, n_catalogue: int) -> np.ndarray[Any, np.dtype[np
     return flags
 
 
+def partners_needed(plan: RoundPlan) -> int:
+    """How many must train an endpoint for its row to be shared.
+
+    Whoever decides who survives a round may leave out as many as the threshold allows; with so many more, every sum
+    of that row still has ``MIN_PARTNERS`` behind it.
+    """
+    return MIN_PARTNERS + len(plan.cohort) - plan.threshold
+
+
 def accept(plan: RoundPlan) -> None:
     """Check the plan before anything is computed.
 
@@ -123,7 +132,8 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     listed = read_list(blobs, plan.model_in, who="coordinator")
     counts = np.asarray(total.values["trained"], dtype=np.int64)
-    kept = [name for name, count in zip(listed, counts.tolist(), strict=True) if count >= MIN_PARTNERS]
+    needed = partners_needed(plan)
+    kept = [name for name, count in zip(listed, counts.tolist(), strict=True) if count >= needed]
     return {
         "catalogue": publish_list(blobs, kept).model_dump(),
         "n_catalogue": len(kept),

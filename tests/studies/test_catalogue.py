@@ -1,30 +1,34 @@
 """The consortium learns which endpoints three partners share, and not whose they are."""
 
 import asyncio
+import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from data_contracts.canonical_json import canonical_bytes
-from data_contracts.errors import AgreementViolation, ProtocolError
+from data_contracts.errors import AgreementViolation, ProtocolError, UpdateMismatch
 from data_contracts.references import BlobReference
+from flows.partner import _repeat_count
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.studies import catalogue
 from tasks.studies.catalogue import CATALOGUE, PartnerInputs
 from tests.local_training.conftest import rewrite, write_prepared
 
-LISTED = ("A0>=6.5", "A1>=6.5", "A2>=6.5", "A4>=6.5", "unknown>=5")
+LISTED = ("A0>=6.5", "A1>=6.5", "A2>=6.5", "A3>=6.5", "A4>=6.5", "unknown>=5")
 
 
 @pytest.fixture
 def consortium(make_consortium):
-    """A0 and A1 are trained by all four; A2 by two; A4 by nobody, because its weight in training is none."""
+    """A0 and A1 are trained by all four, A3 by three, A2 by two, A4 by nobody: it is not in training."""
     made = make_consortium(4)
     for number, name in enumerate(made.partners):
         prepared = write_prepared(made.root / name / "prepared", seed=number)
         if number >= 2:
-            names = [f"A{k}>=6.5" if k != 2 else "other>=6.5" for k in range(5)]
+            own = {2} if number == 2 else {2, 3}
+            names = [f"A{k}>=6.5" if k not in own else f"own-{k}>=6.5" for k in range(5)]
             rewrite(prepared / "endpoints.arrow", endpoint_id=pa.array(names))
     return made
 
@@ -37,7 +41,7 @@ def _plan(consortium, listed=LISTED, **changes):
     )
 
 
-def _run(consortium, plan):
+def _run(consortium, plan, study=CATALOGUE):
     blobs = consortium.boards["coordinator"].mailbox.blobs
 
     async def partner(name):
@@ -51,19 +55,39 @@ def _run(consortium, plan):
         board = consortium.boards["coordinator"]
         publish_plan(board, plan)
         return await asyncio.gather(
-            conduct(board, plan, study=CATALOGUE, inputs=blobs), *map(partner, consortium.partners)
+            conduct(board, plan, study=study, inputs=blobs), *map(partner, consortium.partners)
         )
 
     return asyncio.run(everybody())[0]
 
 
-def test_only_endpoints_of_three_partners_are_kept_and_no_count_is_announced(consortium):
-    outcome = _run(consortium, _plan(consortium))
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(4, ("A0>=6.5", "A1>=6.5", "A3>=6.5")), (3, ("A0>=6.5", "A1>=6.5"))]
+)
+def test_a_row_is_shared_only_if_three_partners_stay_behind_it_whoever_is_left_out(
+    consortium, threshold, expected
+):
+    outcome = _run(consortium, _plan(consortium, threshold=threshold))
     blobs = consortium.boards["coordinator"].mailbox.blobs
     kept = catalogue.read_list(blobs, BlobReference.model_validate(outcome["catalogue"]), who="coordinator")
-    assert kept == ("A0>=6.5", "A1>=6.5")
-    assert set(outcome) == {"catalogue", "n_catalogue", "metrics", "survivors"}
-    assert outcome["metrics"] == {"catalogue/listed": 5.0, "catalogue/shared": 2.0}
+    assert kept == expected
+    assert set(outcome) == {"catalogue", "n_catalogue", "metrics", "survivors"}, "no count is announced"
+    assert outcome["metrics"] == {"catalogue/listed": 6.0, "catalogue/shared": float(len(expected))}
+
+
+def test_a_coordinator_that_announces_a_lonely_endpoint_as_common_is_found_out(consortium):
+    def everything(plan, total, blobs):
+        honest = CATALOGUE.combine(plan, total, blobs)
+        return honest | {
+            "catalogue": catalogue.publish_list(blobs, LISTED).model_dump(),
+            "n_catalogue": len(LISTED),
+        }
+
+    plan = _plan(consortium)
+    _run(consortium, plan, study=dataclasses.replace(CATALOGUE, combine=everything))
+    partner = SimpleNamespace(board=consortium.boards["partner-a"])
+    with pytest.raises(UpdateMismatch, match="catalogue, n_catalogue"):
+        _repeat_count(partner, plan)
 
 
 def test_an_empty_list_is_a_round_like_any_other(consortium):
@@ -72,9 +96,9 @@ def test_an_empty_list_is_a_round_like_any_other(consortium):
 
 def test_places_are_positions_in_the_list_for_endpoints_that_are_trained(consortium):
     places = catalogue.places_of(consortium.root / "partner-a" / "prepared", LISTED)
-    assert places.tolist() == [0, 1, 2, -1, -1]
+    assert places.tolist() == [0, 1, 2, 3, -1]
     assert places.dtype == np.int32
-    assert catalogue.presence(places, n_catalogue=5).tolist() == [1, 1, 1, 0, 0]
+    assert catalogue.presence(places, n_catalogue=6).tolist() == [1, 1, 1, 1, 0, 0]
 
 
 def test_a_plan_with_another_lane_or_no_list_is_refused(consortium):
