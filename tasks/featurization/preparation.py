@@ -51,6 +51,7 @@ from tasks.featurization.prepared import (
     scratch_for,
     write_json,
 )
+from tasks.featurization.reference_set import reference_digests
 from tasks.featurization.setting_aside import accept, require_mostly_usable, set_aside
 from tasks.featurization.structure_recipe import StructureRecipe
 from tasks.featurization.time_split import split_by_time
@@ -175,6 +176,7 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     sorting.rmdir()
     report = data_report(reports, tables, n_parents=len(parents.key), n_prepared=len(kept), rules=work.rules)
     report["recipe"] = work.recipe.parameters
+    report["reference"] = reference_digests(work.recipe, work.rules)
     write_json(work.scratch / REPORT, report)
     write_json(work.scratch / EXCLUDED, tables.excluded)
     replace_whole(work.scratch / PAGE, [render_page(report, tables.excluded).encode()])

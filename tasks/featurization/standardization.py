@@ -16,6 +16,7 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 
 PROFILE = "parent-2"
 MAX_HEAVY_ATOMS = 100
+MAX_CHARACTERS = 5_000  # 80,000 characters of rings take RDKit a minute before anything can be counted
 MAX_ATOMS_OF_ALL_PARTS = 1_000  # a salt of several large ions is fine; a polymer would cost seconds
 
 PUBLISHED_PROFILE = "melloddy-3"
@@ -85,6 +86,8 @@ class Standardizer:
     def _parent(self, text: str) -> Parent:
         if not text:
             return Parent(None, None, "empty")
+        if len(text) > MAX_CHARACTERS:
+            return Parent(None, None, "too_large")
         mol = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
         if mol is None:
             return Parent(None, None, "parse")
@@ -192,6 +195,8 @@ class PublishedStandardizer:
     def _parent(self, text: str) -> Parent:
         if not text:
             return Parent(None, None, "empty")
+        if len(text) > MAX_CHARACTERS:
+            return Parent(None, None, "too_large")
         mol = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
         if mol is None:
             return Parent(None, None, "parse")
