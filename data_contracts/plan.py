@@ -21,6 +21,14 @@ PairSecrets = Literal["x25519", "x25519+ml-kem-768"]
 HYBRID: Final = "x25519+ml-kem-768"
 
 
+def threshold_for(n_partners: int) -> int:
+    """Partners that must stay to the end of a round: floor(2n/3) + 1, which holds against an active adversary.
+
+    Source: Bonawitz et al. 2017, section 6.2.
+    """
+    return 2 * n_partners // 3 + 1
+
+
 class Lane(BaseModel):
     """One named stretch of the summed vector.
 

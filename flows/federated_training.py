@@ -121,7 +121,8 @@ async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
     """Count who trains the listed endpoints, and keep those that enough partners train."""
     listed = catalogue_study.publish_list(coordinator.board.mailbox.blobs, coordinator.listed)
     lanes = catalogue_study.lanes(len(coordinator.listed))
-    return await _round(coordinator, 0, study=CATALOGUE, lanes=lanes, parameters={}, trunk=listed)
+    parameters = {"n_partners": len(coordinator.board.roster.partners)}
+    return await _round(coordinator, 0, study=CATALOGUE, lanes=lanes, parameters=parameters, trunk=listed)
 
 
 def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> BlobReference:

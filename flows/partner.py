@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_contracts.errors import AgreementViolation, ProtocolError
-from data_contracts.plan import RoundPlan
+from data_contracts.plan import RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.sites import Site
 from tasks.evaluation.metric_tables import read_metrics
@@ -115,6 +115,7 @@ async def take_part(partner: Partner) -> PartOutcome:
         vault=partner.site.vault,
         rounding_key=partner.site.key("rounding"),
         patience=Patience(WAIT_FOR_COORDINATOR_SECONDS),
+        min_threshold=threshold_for(len(partner.board.roster.partners)),
     )
     async with asyncio.TaskGroup() as background:
         alone: asyncio.Task[Arm] | None = None
@@ -183,6 +184,10 @@ async def _work_on(
     """Compute this partner's contribution to a round."""
     if plan.study == CATALOGUE.name:
         CATALOGUE.accept(plan)
+        if plan.parameters["n_partners"] != len(partner.board.roster.partners):
+            raise AgreementViolation(
+                "the plan of the catalogue counts other partners than the roster; nothing was sent"
+            )
         counting = catalogue_study.PartnerInputs(dataset=partner.prepared, blobs=partner.board.mailbox.blobs)
         await catalogue(partner.site.name, plan, inputs=counting, directory=directory)
     elif plan.study == QSAR_TRAINING.name:

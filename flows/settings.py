@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
+from data_contracts.plan import threshold_for
 
 
 class RunSettings(BaseModel):
@@ -57,8 +58,8 @@ class RunSettings(BaseModel):
 
     @property
     def threshold(self) -> int:
-        """Partners that must stay to the end of a round: floor(2n/3) + 1 (Bonawitz et al. 2017, active adversary)."""
-        return 2 * self.partners // 3 + 1
+        """Partners that must stay to the end of a round."""
+        return threshold_for(self.partners)
 
     @property
     def digest(self) -> str:

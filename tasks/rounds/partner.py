@@ -63,6 +63,7 @@ class Contributor:
             only the partners open.
         workers: Threads for the passes over the vectors.
         pair_secrets: What this site lets pair secrets rest on; a plan that asks for less is refused.
+        min_threshold: Fewest partners that a sum must have behind it; a plan with a lower threshold is refused.
     """
 
     board: Board
@@ -72,6 +73,7 @@ class Contributor:
     blinding_secret: bytes | None = field(default=None, repr=False)
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     pair_secrets: frozenset[PairSecrets] = frozenset({HYBRID})
+    min_threshold: int = 2
 
     def is_over(self, plan: RoundPlan) -> bool:
         """Whether the coordinator has announced the round's outcome."""
@@ -89,11 +91,12 @@ class Contributor:
 
         Raises:
             TooFewPartners: If the coordinator abandoned the attempt.
-            AgreementViolation: If the plan rests on weaker pair secrets than this site grants, or the sum, set
+            AgreementViolation: If the plan rests on weaker pair secrets or a lower threshold than this site grants, or the sum, set
                 against an earlier one, would isolate a few partners.
             ProtocolError: If a peer or the coordinator broke the protocol; nothing more was released.
         """
         self._demand_pair_secrets(plan)
+        self._demand_threshold(plan)
         try:
             if not self.is_over(plan):
                 root = self.vault.root(plan)
@@ -109,6 +112,14 @@ class Contributor:
             self._record_survivors(plan)
         self.vault.end(plan)
         return dict(result.json())
+
+    def _demand_threshold(self, plan: RoundPlan) -> None:
+        """Refuse a plan that would open a sum of fewer partners than this site grants."""
+        if plan.threshold < self.min_threshold:
+            raise AgreementViolation(
+                f"the plan of round {plan.round} needs {plan.threshold} partners to open a sum; "
+                f"'{self.board.identity.name}' grants no sum of fewer than {self.min_threshold}"
+            )
 
     def _demand_pair_secrets(self, plan: RoundPlan) -> None:
         """Refuse a plan that would make today's messages readable tomorrow."""

@@ -100,7 +100,7 @@ def partners_needed(plan: RoundPlan) -> int:
     Whoever decides who survives a round may leave out as many as the threshold allows; with so many more, every sum
     of that row still has ``MIN_PARTNERS`` behind it.
     """
-    return MIN_PARTNERS + len(plan.cohort) - plan.threshold
+    return MIN_PARTNERS + int(plan.parameters["n_partners"]) - plan.threshold
 
 
 def accept(plan: RoundPlan) -> None:
@@ -109,7 +109,14 @@ def accept(plan: RoundPlan) -> None:
     Raises:
         AgreementViolation: If it does not have this study's lane and list.
     """
-    if plan.model_in is None or plan.parameters or plan.lanes != lanes(plan.lanes[0].length):
+    n_partners = plan.parameters.get("n_partners")
+    if (
+        plan.model_in is None
+        or set(plan.parameters) != {"n_partners"}
+        or not isinstance(n_partners, int)
+        or n_partners < len(plan.cohort)
+        or plan.lanes != lanes(plan.lanes[0].length)
+    ):
         raise AgreementViolation(
             f"the plan of round {plan.round} does not have the lane and the list of '{NAME}'"
         )

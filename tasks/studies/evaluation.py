@@ -28,6 +28,8 @@ NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
 UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
 FOLDS = {"validation": 4, "test": 0}
+CALIBRATION = "calibration"
+"""Where, beside an arm's test scores, those of its validation fold lie."""
 
 
 class EvaluationParameters(BaseModel):
@@ -110,17 +112,10 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     parameters = parameters_of(plan)
     values = {}
     for arm in parameters.arm_names:
-        scored: ScoreResult = await inputs.run_job(
-            Score(
-                dataset=inputs.dataset,
-                trunk=inputs.arms[arm].trunk,
-                head=inputs.arms[arm].head,
-                places=inputs.arms[arm].places,
-                folds=(FOLDS[parameters.split],),
-                output=directory / arm,
-            )
-        )
+        scored = await _score(inputs, arm, fold=FOLDS[parameters.split], output=directory / arm)
         values[arm] = counted_values(scored)
+        if parameters.split == "test":  # the partner's own: what its reliability is learnt on
+            await _score(inputs, arm, fold=FOLDS["validation"], output=directory / arm / CALIBRATION)
     sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
@@ -129,6 +124,20 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         }
         sums["uplift"] = to_integers(improved, names=UPLIFTS)
     write_contribution(directory, sums)
+
+
+async def _score(inputs: PartnerInputs, arm: str, *, fold: int, output: Path) -> ScoreResult:
+    model = inputs.arms[arm]
+    job = Score(
+        dataset=inputs.dataset,
+        trunk=model.trunk,
+        head=model.head,
+        places=model.places,
+        folds=(fold,),
+        output=output,
+    )
+    scored: ScoreResult = await inputs.run_job(job)
+    return scored
 
 
 def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:

@@ -184,3 +184,14 @@ def test_a_plan_with_weaker_pair_secrets_than_a_site_grants_is_refused_by_that_s
 
     granted = c.run_round(c.draft(pair_secrets="x25519"), counts, pair_secrets=frozenset({"x25519"}))
     assert granted[0]["total"] == [3, 6, 9]
+
+
+def test_a_plan_with_a_lower_threshold_than_a_site_grants_is_refused_by_that_site(make_consortium):
+    """A coordinator cannot open the sum of two by asking for a small threshold in one round."""
+    c = make_consortium(4)
+    counts = {name: [1, 2, 3] for name in c.partners}
+    small = c.draft(seconds=0.3).model_copy(update={"cohort": c.partners[:2], "threshold": 2})
+    refused = c.run_round(small, {name: counts[name] for name in c.partners[:2]}, min_threshold=3)
+    assert all(isinstance(outcome, AgreementViolation) for outcome in refused[1:])
+    assert "no sum of fewer than 3" in str(refused[1])
+    assert not (c.root / "mailbox" / "messages" / "run-1" / "r00001-a0" / "advert").exists()

@@ -37,7 +37,12 @@ def _plan(consortium, listed=LISTED, **changes):
     blobs = consortium.boards["coordinator"].mailbox.blobs
     plan = consortium.plan(*catalogue.lanes(len(listed)), threshold=3, round_number=0)
     return plan.model_copy(
-        update={"study": "catalogue", "model_in": catalogue.publish_list(blobs, listed), **changes}
+        update={
+            "study": "catalogue",
+            "model_in": catalogue.publish_list(blobs, listed),
+            "parameters": {"n_partners": 4},
+            **changes,
+        }
     )
 
 
@@ -105,7 +110,9 @@ def test_a_plan_with_another_lane_or_no_list_is_refused(consortium):
     with pytest.raises(AgreementViolation):
         CATALOGUE.accept(_plan(consortium, model_in=None))
     with pytest.raises(AgreementViolation):
-        CATALOGUE.accept(_plan(consortium, parameters={"surprise": 1}))
+        CATALOGUE.accept(_plan(consortium, parameters={"n_partners": 4, "surprise": 1}))
+    with pytest.raises(AgreementViolation):
+        CATALOGUE.accept(_plan(consortium, parameters={"n_partners": 3}))
 
 
 @pytest.mark.parametrize("content", [["b", "a"], ["a", "a"], [1], {"a": 1}, "a"])
