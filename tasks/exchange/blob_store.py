@@ -6,7 +6,7 @@ SHA-256. Runs: anywhere. Source: own; content addressing as in git and OCI.
 
 import hashlib
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from typing_extensions import Buffer
@@ -60,6 +60,26 @@ class BlobStore:
             create_once(self.path(reference), chunks)
         return reference
 
+    def take_in(self, chunks: Iterable[Buffer], *, sha256: str, size: int) -> bool:
+        """Store bytes that somebody announced, as they come; never more than announced, and none that differ.
+
+        Args:
+            chunks: The bytes, each piece used once.
+            sha256: Announced digest, hexadecimal.
+            size: Announced number of bytes.
+
+        Returns:
+            Whether they were the announced ones; if not, nothing is stored.
+        """
+        path = self.root / sha256
+        if path.exists() and path.stat().st_size != size:
+            path.unlink()  # a torn file of another size, after a power cut
+        try:
+            create_once(path, _as_announced(chunks, sha256=sha256, size=size))
+        except _NotAsAnnouncedError:
+            return False
+        return True
+
     def open(self, reference: BlobReference, *, who: str) -> memoryview:
         """Map a blob into memory and check its digest.
 
@@ -98,3 +118,19 @@ class BlobStore:
     def discard(self, reference: BlobReference) -> None:
         """Remove a blob that no later round needs; its reference stays valid evidence of what it was."""
         self.path(reference).unlink(missing_ok=True)
+
+
+class _NotAsAnnouncedError(Exception):
+    """Bytes are not those of their digest."""
+
+
+def _as_announced(chunks: Iterable[Buffer], *, sha256: str, size: int) -> Iterator[Buffer]:
+    digest, left = hashlib.sha256(), size
+    for chunk in chunks:
+        left -= memoryview(chunk).nbytes
+        if left < 0:
+            raise _NotAsAnnouncedError
+        digest.update(chunk)
+        yield chunk
+    if left or digest.hexdigest() != sha256:
+        raise _NotAsAnnouncedError

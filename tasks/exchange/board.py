@@ -16,7 +16,8 @@ from data_contracts.errors import ProtocolError
 from data_contracts.plan import RoundPlan
 from data_contracts.references import BlobReference
 from tasks.exchange.identity import Identity, Roster
-from tasks.exchange.mailbox import DirectoryMailbox
+from tasks.exchange.mailbox import Mailbox
+from tasks.exchange.quarantine import Quarantine
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,15 @@ class Board:
         identity: Who posts here.
         roster: Whose messages count.
         run_id: The run.
+        quarantine: Where bytes go that their alleged sender did not sign; they then count as absent. Without one
+            they are an error.
     """
 
-    mailbox: DirectoryMailbox
+    mailbox: Mailbox
     identity: Identity
     roster: Roster
     run_id: str
+    quarantine: Quarantine | None = None
 
     def post(
         self, kind: Kind, chunks: Sequence[Buffer], *, contract: str, plan: RoundPlan | None = None
@@ -103,18 +107,30 @@ class Board:
         data = self.mailbox.read(slot)
         if data is None:
             return None
-        envelope = Envelope.from_bytes(data, slot=slot)
-        head = envelope.head
-        if (slot.kind in COORDINATOR_KINDS) != (slot.sender == self.roster.coordinator):
-            raise ProtocolError(f"'{slot.sender}' may not send '{slot.kind}': it is not its role")
-        if not self.roster.verifies(
-            slot.sender, signature=bytes.fromhex(envelope.signature), message=head.signed_bytes
-        ):
-            raise ProtocolError(
-                f"'{slot.kind}' at the place of '{slot.sender}' carries no valid signature of it"
-            )
+        try:
+            head = authentic(data, slot=slot, roster=self.roster).head
+        except ProtocolError as exc:
+            if self.quarantine is None:
+                raise
+            self.quarantine.keep(data, why=str(exc))
+            return None
         if plan_digest is not None and head.plan_digest != plan_digest:
             raise ProtocolError(
                 f"'{slot.kind}' of '{slot.sender}' belongs to another plan of round {slot.round}"
             )
         return Message(head=head, body=self.mailbox.blobs.open(head.body, who=slot.sender))
+
+
+def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:
+    """Parse an envelope that the party of its slot has signed and may send.
+
+    Raises:
+        ProtocolError: If it is malformed, belongs elsewhere, or is not its alleged sender's to send.
+    """
+    envelope = Envelope.from_bytes(data, slot=slot)
+    if (slot.kind in COORDINATOR_KINDS) != (slot.sender == roster.coordinator):
+        raise ProtocolError(f"'{slot.sender}' may not send '{slot.kind}': it is not its role")
+    signature = bytes.fromhex(envelope.signature)
+    if not roster.verifies(slot.sender, signature=signature, message=envelope.head.signed_bytes):
+        raise ProtocolError(f"'{slot.kind}' at the place of '{slot.sender}' carries no valid signature of it")
+    return envelope

@@ -1,4 +1,4 @@
-"""The mailbox: an append-only board of immutable messages, here a directory.
+"""The mailbox: an append-only board of immutable messages, here as a seam and as a directory.
 
 Why: partners connect outwards only, and crash safety rests on messages that are written once. Whoever runs
 the mailbox may delay or drop a message, but forges nothing: readers check signatures and digests.
@@ -7,6 +7,7 @@ Runs: anywhere. Source: own; first writer wins by ``link(2)``.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from typing_extensions import Buffer
 
@@ -15,6 +16,43 @@ from data_contracts.errors import Equivocation
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.durable_files import create_once
+
+
+class Mailbox(Protocol):
+    """Where messages lie: a directory, or a service that others run (``https_mailbox``)."""
+
+    @property
+    def blobs(self) -> BlobStore:
+        """Bodies and models by digest."""
+        ...
+
+    def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
+        """Store a body before the envelope that announces it."""
+        ...
+
+    def post(self, slot: Slot, envelope: bytes) -> None:
+        """Write an envelope into its slot; the same bytes again are a no-op.
+
+        Raises:
+            Equivocation: If the slot holds different bytes.
+        """
+        ...
+
+    def read(self, slot: Slot) -> bytes | None:
+        """Return the envelope in a slot, or None; never more than a little above the size cap."""
+        ...
+
+    def runs(self) -> tuple[str, ...]:
+        """Names under which anything was posted, sorted."""
+        ...
+
+
+def equivocation(slot: Slot) -> Equivocation:
+    """The error of a second, different message."""
+    return Equivocation(
+        f"'{slot.sender}' has already posted a different '{slot.kind}' for round {slot.round}, "
+        f"attempt {slot.attempt}; the first one stands"
+    )
 
 
 class DirectoryMailbox:
@@ -46,10 +84,7 @@ class DirectoryMailbox:
         """
         path = self._path(slot)
         if not create_once(path, [envelope]) and self.read(slot) != envelope:
-            raise Equivocation(
-                f"'{slot.sender}' has already posted a different '{slot.kind}' for round {slot.round}, "
-                f"attempt {slot.attempt}; the first one stands"
-            )
+            raise equivocation(slot)
 
     def read(self, slot: Slot) -> bytes | None:
         """Return the envelope in a slot, or None; never more than a little above the size cap."""
@@ -58,3 +93,7 @@ class DirectoryMailbox:
                 return file.read(MAX_ENVELOPE_BYTES + 1)
         except FileNotFoundError:
             return None
+
+    def runs(self) -> tuple[str, ...]:
+        """Names under which anything was posted, sorted."""
+        return tuple(sorted(path.name for path in (self.root / "messages").glob("*") if path.is_dir()))

@@ -1,6 +1,5 @@
 """What a reader of the mailbox accepts, and what it refuses."""
 
-import dataclasses
 import json
 
 import pytest
@@ -11,11 +10,10 @@ from data_contracts.canonical_json import canonical_bytes
 from data_contracts.envelope import Envelope, Kind, Slot
 from data_contracts.errors import Equivocation, MotetError, ProtocolError, UpdateMismatch
 from data_contracts.plan import Lane, RoundPlan
-from tasks.exchange.board import Board
-from tasks.exchange.identity import Identity, Roster
-from tasks.exchange.mailbox import DirectoryMailbox
+from tasks.exchange.identity import Identity
+from tasks.exchange.quarantine import Quarantine
+from tests.exchange.conftest import RUN, SPEAKING
 
-RUN = "run-1"
 PLAN = RoundPlan(
     run_id=RUN,
     round=3,
@@ -27,22 +25,12 @@ PLAN = RoundPlan(
 
 
 @pytest.fixture
-def boards(tmp_path):
-    names = ("coordinator", "partner-a", "partner-b", "partner-c")
-    identities = {name: Identity(name, bytes([i + 1]) * 32) for i, name in enumerate(names)}
-    roster = Roster(
-        coordinator="coordinator",
-        public_keys={name: one.public_key.hex() for name, one in identities.items()},
-    )
-    mailbox = DirectoryMailbox(tmp_path / "mailbox")
-    return {
-        name: Board(mailbox=mailbox, identity=one, roster=roster, run_id=RUN)
-        for name, one in identities.items()
-    }
+def boards(store):
+    return {name: store.board(name) for name in SPEAKING}
 
 
-def envelope_path(board, kind, sender):
-    return board.mailbox._path(Slot(RUN, PLAN.round, PLAN.attempt, kind, sender))
+def envelope_path(store, kind, sender):
+    return store.below._path(Slot(RUN, PLAN.round, PLAN.attempt, kind, sender))
 
 
 def test_a_posted_message_is_read_back_verified(boards):
@@ -66,25 +54,52 @@ def test_nothing_posted_reads_as_none(boards):
     assert boards["partner-a"].read(Kind.PLAN, "coordinator", plan=PLAN) is None
 
 
-def test_a_partner_may_not_speak_as_the_coordinator(boards):
-    boards["partner-a"].post_json(Kind.RESULT, {}, plan=PLAN)
+def test_a_partner_may_not_speak_as_the_coordinator(boards, store):
+    store.operator("partner-a").post_json(Kind.RESULT, {}, plan=PLAN)
 
     with pytest.raises(ProtocolError, match="not its role"):
         boards["partner-b"].read(Kind.RESULT, "partner-a", plan=PLAN)
 
 
-def test_a_message_signed_by_another_key_is_refused(boards):
-    impostor = dataclasses.replace(boards["partner-a"], identity=Identity("partner-a", b"\x77" * 32))
+def test_a_message_signed_by_another_key_is_refused(boards, store):
+    impostor = store.operator("partner-a", identity=Identity("partner-a", b"\x77" * 32))
     impostor.post_json(Kind.ADVERT, {}, plan=PLAN)
 
     with pytest.raises(ProtocolError, match="no valid signature"):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
 
 
-def test_a_message_moved_to_another_place_is_refused(boards):
+def test_with_a_quarantine_hostile_bytes_stop_nobody_and_stay_as_evidence(store, tmp_path):
+    impostor = store.operator("partner-a", identity=Identity("partner-a", b"\x77" * 32))
+    impostor.post_json(Kind.ADVERT, {}, plan=PLAN)
+    garbage = envelope_path(store, Kind.ADVERT, "partner-c")
+    garbage.write_bytes(b"\x00" * 100_000)
+    quarantine = Quarantine(tmp_path / "set-aside")
+    reader = store.board("partner-b", quarantine=quarantine)
+
+    for _ in range(2):  # every look finds them again, and keeps them once
+        assert reader.read(Kind.ADVERT, "partner-a", plan=PLAN) is None
+        assert reader.read(Kind.ADVERT, "partner-c", plan=PLAN) is None
+
+    reasons = [json.loads(path.read_bytes())["why"] for path in quarantine.reasons()]
+    assert len(reasons) == 2
+    assert any("no valid signature" in why and "partner-a" in why for why in reasons)
+    assert any("4097 bytes" in why and "partner-c" in why for why in reasons)
+
+
+def test_a_quarantine_does_not_fill_the_disk(tmp_path):
+    quarantine = Quarantine(tmp_path, max_entries=2)
+    for number in range(5):
+        quarantine.keep(bytes([number]) * 2**20, why="too much")
+
+    assert len(quarantine.reasons()) == 2
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20_000
+
+
+def test_a_message_moved_to_another_place_is_refused(boards, store):
     boards["partner-a"].post_json(Kind.ADVERT, {}, plan=PLAN)
-    target = envelope_path(boards["partner-a"], Kind.ADVERT, "partner-b")
-    target.write_bytes(envelope_path(boards["partner-a"], Kind.ADVERT, "partner-a").read_bytes())
+    target = envelope_path(store, Kind.ADVERT, "partner-b")
+    target.write_bytes(envelope_path(store, Kind.ADVERT, "partner-a").read_bytes())
 
     with pytest.raises(ProtocolError, match="moved or replayed"):
         boards["partner-c"].read(Kind.ADVERT, "partner-b", plan=PLAN)
@@ -98,16 +113,16 @@ def test_a_message_of_another_plan_is_refused(boards):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
 
 
-def test_an_altered_body_is_refused(boards):
+def test_an_altered_body_is_refused(boards, store):
     reference = boards["partner-a"].post(Kind.ADVERT, [b"abc"], contract="advert@1", plan=PLAN)
-    boards["partner-a"].mailbox.blobs.path(reference).write_bytes(b"abd")
+    store.below.blobs.path(reference).write_bytes(b"abd")
 
     with pytest.raises(UpdateMismatch, match="do not match"):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
 
 
-def test_a_body_above_the_cap_is_refused_before_it_is_opened(boards):
-    boards["partner-a"].post(Kind.ADVERT, [bytes(600 * 1024)], contract="advert@1", plan=PLAN)
+def test_a_body_above_the_cap_is_refused_before_it_is_opened(boards, store):
+    store.operator("partner-a").post(Kind.ADVERT, [bytes(600 * 1024)], contract="advert@1", plan=PLAN)
 
     with pytest.raises(ProtocolError, match="at most"):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
@@ -115,9 +130,9 @@ def test_a_body_above_the_cap_is_refused_before_it_is_opened(boards):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
-def test_no_single_altered_byte_of_an_envelope_is_accepted(boards, data):
+def test_no_single_altered_byte_of_an_envelope_is_accepted(boards, store, data):
     boards["partner-a"].post_json(Kind.ADVERT, {"x": 1}, plan=PLAN)
-    path = envelope_path(boards["partner-a"], Kind.ADVERT, "partner-a")
+    path = envelope_path(store, Kind.ADVERT, "partner-a")
     good = path.read_bytes()
     position = data.draw(st.integers(0, len(good) - 1))
     bad = bytearray(good)
@@ -144,9 +159,9 @@ def test_deeply_nested_json_is_refused_not_crashed_on():
         Envelope.from_bytes(b"[" * 2000 + b"]" * 2000, slot=slot)
 
 
-def test_an_envelope_that_is_valid_but_not_canonical_is_refused(boards):
+def test_an_envelope_that_is_valid_but_not_canonical_is_refused(boards, store):
     boards["partner-a"].post_json(Kind.ADVERT, {}, plan=PLAN)
-    path = envelope_path(boards["partner-a"], Kind.ADVERT, "partner-a")
+    path = envelope_path(store, Kind.ADVERT, "partner-a")
     path.write_bytes(json.dumps(json.loads(path.read_bytes()), indent=1).encode())
 
     with pytest.raises(ProtocolError, match="canonical"):

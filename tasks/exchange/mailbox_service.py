@@ -1,0 +1,262 @@
+"""The mailbox as a small HTTPS service: put once, get, list, blobs by digest.
+
+Why: companies share no file system. It knows every caller by a pinned certificate, checks size and signature
+before it keeps anything, and still needs no trust: readers check all of it again. Runs: on the mailbox.
+Source: own; HTTP/1.1 (RFC 9112) by the standard library, mutual TLS 1.3 (RFC 8446).
+"""
+
+import contextlib
+import errno
+import http.server
+import json
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from data_contracts.envelope import GIB, KIB, MAX_ENVELOPE_BYTES, Slot
+from data_contracts.errors import Equivocation, ProtocolError
+from tasks.exchange.board import authentic
+from tasks.exchange.enrolment import SignedRoster
+from tasks.exchange.https_addresses import RUNS, TIME, blob_at, slot_at
+from tasks.exchange.mailbox import DirectoryMailbox
+from tasks.exchange.quarantine import Quarantine
+from tasks.exchange.transport_keys import certificate_bytes, mailbox_context
+
+logger = logging.getLogger("motet")
+
+MAX_BLOB_BYTES = 8 * GIB
+CONNECTIONS_FOR_EACH_PARTY = 8
+HANDSHAKE_SECONDS = 10.0
+SILENCE_SECONDS = 60.0  # a caller that sends nothing for so long is hung up on
+MAX_DRAINED_BYTES = 64 * KIB * KIB  # read and dropped after a refusal, so that the caller gets to read it
+BLOCK = 2**18
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class MailboxService(http.server.ThreadingHTTPServer):
+    """The service: one thread per connection, as few connections as the consortium needs.
+
+    Args:
+        root: Directory of the mailbox.
+        address: Where it listens: host and port; port 0 takes a free one.
+        key: PEM file of the mailbox's transport key.
+        roster: Who may call.
+        max_blob_bytes: Largest blob that is taken.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        address: tuple[str, int],
+        key: Path,
+        roster: SignedRoster,
+        max_blob_bytes: int = MAX_BLOB_BYTES,
+    ) -> None:
+        self.mailbox = DirectoryMailbox(root)
+        self.quarantine = Quarantine(root / "quarantine")
+        self.roster = roster.roster
+        self.max_blob_bytes = max_blob_bytes
+        callers = [each.statement for each in roster.enrolments if each.statement.role != "mailbox"]
+        self._names = {certificate_bytes(caller.certificate): caller.name for caller in callers}
+        self._tls = mailbox_context(key, parties=[caller.certificate for caller in callers])
+        self._free = threading.BoundedSemaphore(CONNECTIONS_FOR_EACH_PARTY * len(callers))
+        self._open: set[ssl.SSLSocket] = set()
+        super().__init__(address, _Conversation)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.server_address[1])
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    @override
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Shake hands in the caller's own thread, so that nobody keeps the others waiting."""
+        try:
+            request.settimeout(HANDSHAKE_SECONDS)
+            with contextlib.suppress(OSError), self._tls.wrap_socket(request, server_side=True) as secured:
+                secured.settimeout(SILENCE_SECONDS)
+                self._open.add(secured)
+                super().process_request_thread(secured, client_address)
+                self._open.discard(secured)
+        finally:
+            self._free.release()
+
+    @override
+    def server_close(self) -> None:
+        """Stop listening, and hang up on everybody."""
+        super().server_close()
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.warning("a connection ended with an error; the mailbox goes on")
+
+    def name_of(self, certificate: bytes | None) -> str | None:
+        """Who showed this certificate (DER); None if nobody on the roster."""
+        return None if certificate is None else self._names.get(certificate)
+
+
+class _Conversation(http.server.BaseHTTPRequestHandler):
+    """One connection of one party."""
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "motet", ""
+    server: MailboxService
+    connection: ssl.SSLSocket
+    caller: str
+
+    @override
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.caller = self.server.name_of(self.connection.getpeercert(binary_form=True)) or ""
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug("%s: %s", self.caller, format % args)
+
+    def do_GET(self) -> None:
+        slot, digest = slot_at(self.path), blob_at(self.path)
+        if not self.caller:
+            self._answer(HTTPStatus.FORBIDDEN)
+        elif self.path == TIME:
+            self._answer(HTTPStatus.OK, json.dumps(time.time()).encode())
+        elif self.path == RUNS:
+            self._answer(HTTPStatus.OK, json.dumps(self.server.mailbox.runs()).encode())
+        elif slot is not None:
+            found = self.server.mailbox.read(slot)
+            self._answer(HTTPStatus.NOT_FOUND if found is None else HTTPStatus.OK, found or b"")
+        elif digest is not None:
+            self._send_blob(self.server.mailbox.blobs.root / digest)
+        else:
+            self._answer(HTTPStatus.NOT_FOUND)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        slot, digest, size = slot_at(self.path), blob_at(self.path), self._announced_size()
+        refusal = self._refusal(slot, digest, size)
+        if refusal is not None:
+            self._refuse(refusal, unread=size or 0)
+        elif slot is not None:
+            self._keep_message(slot, self.rfile.read(size or 0))
+        elif digest is not None:
+            self._keep_blob(digest, size or 0)
+
+    def _refusal(self, slot: Slot | None, digest: str | None, size: int | None) -> HTTPStatus | None:
+        """Why a body is not even read."""
+        if not self.caller or (slot is not None and slot.sender != self.caller):
+            return HTTPStatus.FORBIDDEN
+        if slot is None and digest is None:
+            return HTTPStatus.NOT_FOUND
+        if size is None:
+            return HTTPStatus.LENGTH_REQUIRED
+        largest = MAX_ENVELOPE_BYTES if slot is not None else self.server.max_blob_bytes
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if size > largest else None
+
+    def do_DELETE(self) -> None:
+        digest = blob_at(self.path)
+        if self.caller != self.server.roster.coordinator or digest is None:
+            self._refuse(HTTPStatus.FORBIDDEN)
+            return
+        (self.server.mailbox.blobs.root / digest).unlink(missing_ok=True)
+        self._answer(HTTPStatus.NO_CONTENT)
+
+    def _keep_message(self, slot: Slot, data: bytes) -> None:
+        try:
+            authentic(data, slot=slot, roster=self.server.roster)
+            self.server.mailbox.post(slot, data)
+        except Equivocation as exc:
+            self.server.quarantine.keep(data, why=str(exc))
+            self._answer(HTTPStatus.CONFLICT)
+        except ProtocolError as exc:
+            self.server.quarantine.keep(data, why=f"'{self.caller}' put what is refused: {exc}")
+            self._answer(HTTPStatus.UNPROCESSABLE_ENTITY)
+        except OSError as exc:
+            self._demand_full(exc)
+            self._answer(HTTPStatus.INSUFFICIENT_STORAGE)
+        else:
+            self._answer(HTTPStatus.CREATED)
+
+    def _keep_blob(self, digest: str, size: int) -> None:
+        try:
+            kept = self.server.mailbox.blobs.take_in(self._body(size), sha256=digest, size=size)
+        except OSError as exc:
+            self._demand_full(exc)
+            self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, unread=size)
+            return
+        if kept:
+            self._answer(HTTPStatus.CREATED)
+        else:
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY)
+
+    @staticmethod
+    def _demand_full(exc: OSError) -> None:
+        """A full disk is the caller's to wait for; any other fault ends the connection."""
+        if exc.errno not in DISK_FULL:
+            raise exc
+
+    def _body(self, size: int) -> Iterator[bytes]:
+        while size > 0 and (block := self.rfile.read(min(size, BLOCK))):
+            size -= len(block)
+            yield block
+
+    def _send_blob(self, path: Path) -> None:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            self._answer(HTTPStatus.NOT_FOUND)
+            return
+        with file:
+            size = path.stat().st_size
+            self._start(HTTPStatus.OK, size)
+            while self.command == "GET" and size > 0 and (block := file.read(min(size, BLOCK))):
+                size -= len(block)
+                self.wfile.write(block)
+
+    def _announced_size(self) -> int | None:
+        text = self.headers.get("Content-Length", "")
+        plain = text.isascii() and text.isdecimal() and len(text) <= 16  # noqa: PLR2004 - digits of 8 PB
+        return int(text) if plain and "Transfer-Encoding" not in self.headers else None
+
+    def _refuse(self, status: HTTPStatus, *, unread: int = 0) -> None:
+        """Answer without having used the body; the connection cannot go on."""
+        self.close_connection = True
+        self._answer(status)
+        self.wfile.flush()
+        for _ in self._body(min(unread, MAX_DRAINED_BYTES)):
+            pass
+
+    def _answer(self, status: HTTPStatus, body: bytes = b"") -> None:
+        self._start(status, len(body))
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _start(self, status: HTTPStatus, size: int) -> None:
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(size))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
