@@ -200,18 +200,41 @@ LABELS = Contract(
 
 PREDICTIONS = Contract(
     name="predictions",
-    version="1.0.0",
+    version="1.1.0",
     description="What a registered model answers, one row for each structure and endpoint.",
     fields=(
         Field("smiles", "string", description="structure as it was asked"),
         Field("endpoint", "string", description="endpoint of the model"),
         Field("probability", "float64", nullable=True, description="probability of active"),
+        Field(
+            "calibrated_probability",
+            "float64",
+            nullable=True,
+            optional=True,
+            description="probability of active, calibrated on the validation fold",
+        ),
+        Field(
+            "conformal_set",
+            "string",
+            nullable=True,
+            optional=True,
+            description="classes that the model does not rule out",
+        ),
+        Field(
+            "in_domain",
+            "bool",
+            nullable=True,
+            optional=True,
+            description="whether enough of the structure occurred in training",
+        ),
         Field("valid", "bool", description="whether the structure could be featurized"),
         Field("reason", "string", nullable=True, description="why not, as a reason code"),
     ),
     rules=(
         LengthBetween("endpoint", 1, MAX_ENDPOINT_CHARACTERS),
         Between("probability", 0, 1),
+        Between("calibrated_probability", 0, 1),
+        OneOf("conformal_set", ("active", "inactive", "both", "neither")),
         RequiredWhen("probability", flag="valid", state=True),
         RequiredWhen("reason", flag="valid", state=False),
     ),

@@ -27,8 +27,10 @@ from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
+from tasks.model_registration.reliability import CalibrationInputs
 from tasks.model_registration.steps import model_registration
 from tasks.simulation.datasets import SimulatedDataset
+from tasks.studies.evaluation import CALIBRATION
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import TrackingStore, open_store
 
@@ -139,6 +141,9 @@ async def finish_partner(
         if outcome.validation_auprc is not None
         else None,
         bundle=site.root / "model",
+        calibrated_on=CalibrationInputs(
+            scores=outcome.scores / "federated" / CALIBRATION / "scores.arrow", prepared=prepared
+        ),
     )
     await asyncio.to_thread(end_run, tracked, succeeded=True)
     return version, uplift

@@ -192,6 +192,11 @@ def _add_predict(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--input", type=Path, help="a file with one SMILES per line, or - for standard input"
     )
     predict.add_argument("--endpoint", action="append", help="only this endpoint; may be repeated")
+    predict.add_argument(
+        "--significance",
+        type=float,
+        help="how often a conformal set may miss the true class: 0.05, 0.1, 0.2 (default) or 0.3",
+    )
     predict.add_argument("--output", type=Path, help="write the table to a .csv or .parquet file")
 
 

@@ -31,7 +31,8 @@ def predict(arguments: argparse.Namespace) -> dict[str, Any]:
             advice="name SMILES on the command line (quoted), or --input FILE",
         )
     model = load_model(arguments.home, arguments.model)
-    table = model.predict(smiles, endpoints=arguments.endpoint or ())
+    chosen = {} if arguments.significance is None else {"significance": arguments.significance}
+    table = model.predict(smiles, endpoints=arguments.endpoint or (), **chosen)
     if model.card.data.synthetic:
         print(
             "Simulated assays on real molecules: these figures say nothing about any drug.", file=sys.stderr

@@ -1,19 +1,17 @@
-"""Predicting the observed labels of some folds, measuring them, and the two tables that hold both.
+"""Predicting the observed labels of some folds, and measuring them.
 
 Why: every arm (single, federated, pooled) is measured by the same code on the same labels.
 Runs: on the partner, in the training child. Source: own; metrics in tasks/evaluation/metrics.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from tasks.evaluation.metrics import EndpointMetrics, endpoint_metrics
+from tasks.evaluation.score_tables import Scores
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import Means
 from tasks.local_training.network import embed, features_behind, logits_of, observed, without_dropout
@@ -21,16 +19,6 @@ from tasks.local_training.parameters import Parameters
 
 BATCH_SIZE = 4096
 """Structures predicted at a time: bounds memory at 4,096 x n_endpoints logits."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One row per observed label; all arrays have shape ``(n_labels,)``."""
-
-    structure: npt.NDArray[np.int64]
-    endpoint: npt.NDArray[np.int64]
-    label: npt.NDArray[np.int8]
-    probability: npt.NDArray[np.float64]
 
 
 def predict(dataset: PreparedDataset, folds: Sequence[int], *, trunk: Parameters, head: Parameters) -> Scores:
@@ -85,15 +73,3 @@ def means_of(metrics: EndpointMetrics, dataset: PreparedDataset, *, min_per_clas
     """Average over the endpoints that count."""
     counted = metrics.counted(dataset.in_evaluation, min_per_class=min_per_class)
     return Means(n_endpoints=int(counted.sum()), **metrics.means(counted))
-
-
-def scores_table(scores: Scores) -> Any:
-    """Lay the scores out as a table: one row per observed label."""
-    return pa.table(
-        {
-            "structure_index": pa.array(scores.structure, pa.int32()),
-            "endpoint_index": pa.array(scores.endpoint, pa.int32()),
-            "label": pa.array(scores.label, pa.int8()),
-            "probability": pa.array(scores.probability, pa.float64()),
-        }
-    )

@@ -16,6 +16,7 @@ import torch
 
 from data_contracts.errors import ContractViolation, UpdateMismatch
 from tasks.evaluation.metric_tables import metrics_table, write_table
+from tasks.evaluation.score_tables import scores_table
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import (
     Centralised,
@@ -41,7 +42,7 @@ from tasks.local_training.parameters import (
     write_parameters,
     write_vector,
 )
-from tasks.local_training.scoring import means_of, measure, predict, scores_table
+from tasks.local_training.scoring import means_of, measure, predict
 from tasks.local_training.shared_model import (
     layout_of_shared,
     read_places,

@@ -16,10 +16,12 @@ from safetensors.numpy import save
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import UpdateMismatch
+from tasks.evaluation.conformal import LEVELS
 from tasks.exchange.durable_files import replace_whole
 from tasks.featurization import fingerprints, standardization
 from tasks.local_training.parameters import (
     FloatArray,
+    Layout,
     Parameters,
     check_layout,
     head_layout,
@@ -79,6 +81,7 @@ class ModelCard(BaseModel):
     standardization: str
     data: DataOrigin
     validation: Validation | None
+    conformal_levels: tuple[float, ...] = ()
     sha256: dict[str, Sha256]
 
     @property
@@ -116,6 +119,7 @@ def write_bundle(
     endpoints: Sequence[str],
     data: DataOrigin,
     validation: Validation | None,
+    reliability: Mapping[str, FloatArray] | None = None,
 ) -> ModelCard:
     """Write a model's directory; the same arguments give the same bytes.
 
@@ -127,6 +131,8 @@ def write_bundle(
         endpoints: Names of the head's rows; empty for the trunk.
         data: Where the labels came from.
         validation: The number that decides whether this version becomes champion.
+        reliability: What says how far predictions can be believed, from ``reliability.reliability_of``; None for a
+            trunk, or if the model was not calibrated.
 
     Returns:
         The card.
@@ -140,8 +146,10 @@ def write_bundle(
         raise UpdateMismatch(f"a model has a head and endpoints, or neither; got {len(endpoints)} endpoints")
     if head is not None:
         check_layout(head, head_layout(len(endpoints), hidden))
+    if reliability is not None:
+        check_layout(reliability, reliability_layout(len(endpoints), n_bits=n_bits))
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {**trunk, **(head or {})}
+    weights = {**trunk, **(head or {}), **(reliability or {})}
     replace_whole(directory / scoring.WEIGHTS, [save({name: weights[name] for name in sorted(weights)})])
     for module in (standardization, fingerprints, scoring):
         source = _source_of(module)
@@ -157,10 +165,23 @@ def write_bundle(
         standardization=standardization.PROFILE,
         data=data,
         validation=validation,
+        conformal_levels=LEVELS if reliability is not None else (),
         sha256={name: sha256_of(directory / name) for name in (scoring.WEIGHTS, *scoring.SOURCES)},
     )
     replace_whole(directory / scoring.CARD, [canonical_bytes(card.model_dump(mode="json"))])
     return card
+
+
+def reliability_layout(n_endpoints: int, *, n_bits: int) -> Layout:
+    """List the arrays that say how far predictions can be believed."""
+    return (
+        ("calibration.offset", (n_endpoints,)),
+        ("calibration.slope", (n_endpoints,)),
+        ("conformal.active", (len(LEVELS), n_endpoints)),
+        ("conformal.inactive", (len(LEVELS), n_endpoints)),
+        ("domain.known", (n_bits,)),
+        ("domain.least_share", (1,)),
+    )
 
 
 def read_card(directory: Path) -> ModelCard:

@@ -31,19 +31,26 @@ class LoadedModel:
     card: ModelCard
     scorer: scoring.ScoringModel
 
-    def predict(self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()) -> dict[str, list[Any]]:
+    def predict(
+        self,
+        smiles: Sequence[str],
+        *,
+        endpoints: Sequence[str] = (),
+        significance: float = scoring.SIGNIFICANCE,
+    ) -> dict[str, list[Any]]:
         """Predict as the columns of a table.
 
         Args:
             smiles: Structures.
             endpoints: Which endpoints; all if empty.
+            significance: How often a conformal set may miss the true class; one of the card's levels.
 
         Returns:
-            With endpoints: ``smiles, endpoint, probability, valid, reason``, one row per molecule and endpoint (contract
-            *predictions*). Of a trunk: ``smiles, features, valid, reason``, one row per molecule.
+            With endpoints: the contract *predictions*, one row per molecule and endpoint; a model that was not
+            calibrated lacks the optional columns. Of a trunk: ``smiles, features, valid, reason``, one row per molecule.
 
         Raises:
-            SettingsError: If an endpoint is unknown.
+            SettingsError: If an endpoint or a level is unknown.
         """
         if self.card.kind == "trunk":
             if endpoints:
@@ -57,7 +64,13 @@ class LoadedModel:
                 f"model '{self.label}' has no endpoint {unknown[:5]}; it has {len(self.card.endpoints)}",
                 advice="leave out --endpoint to see all of them",
             )
-        return self.scorer.predictions(smiles, endpoints=endpoints)
+        levels = self.card.conformal_levels
+        if levels and significance not in levels:
+            raise SettingsError(
+                f"model '{self.label}' has no conformal sets at significance {significance:g}",
+                advice=f"choose one of {', '.join(format(level, 'g') for level in levels)}",
+            )
+        return self.scorer.predictions(smiles, endpoints=endpoints, significance=significance)
 
 
 def load_model(home: Path, model: str) -> LoadedModel:

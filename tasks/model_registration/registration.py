@@ -234,11 +234,15 @@ def _signature(card: ModelCard) -> Any:
         features = ColSpec(Array(DataType.double), "features", required=False)
         return ModelSignature(Schema([smiles]), Schema([smiles, features, *ending]))
     columns = [ColSpec("string", "endpoint"), ColSpec("double", "probability", required=False)]
-    return ModelSignature(
-        Schema([smiles]),
-        Schema([smiles, *columns, *ending]),
-        ParamSchema([ParamSpec("endpoints", DataType.string, [], shape=(-1,))]),
-    )
+    params = [ParamSpec("endpoints", DataType.string, [], shape=(-1,))]
+    if card.conformal_levels:
+        columns += [
+            ColSpec("double", "calibrated_probability", required=False),
+            ColSpec("string", "conformal_set", required=False),
+            ColSpec("boolean", "in_domain", required=False),
+        ]
+        params.append(ParamSpec("significance", DataType.double, scoring.SIGNIFICANCE))
+    return ModelSignature(Schema([smiles]), Schema([smiles, *columns, *ending]), ParamSchema(params))
 
 
 def _point_aliases(

@@ -24,10 +24,13 @@ SOURCES = ("standardization.py", "fingerprints.py", "scoring.py")
 FORMAT = "motet-model@1"
 CHUNK = 256  # molecules embedded at once: bounds the gathered rows to about 100 MB at 1,000 hidden units
 
+SIGNIFICANCE = 0.2  # of conformal sets unless asked otherwise: the true class is left out one time in five
+SETS = np.array(["neither", "active", "inactive", "both"], dtype=object)
 MAX_SMILES = 5_000  # characters, as in the contract *structures*
 MISSING, TOO_LONG = "missing", "too_long"  # reasons beside those of standardization.py
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class ScoringModel:
     Attributes:
         card: Content of ``card.json``.
         weights: Arrays by name: ``embedding.weight (n_bits, H)``, ``embedding.bias (H,)``, ``layers.i.*``, and
-            for a model with endpoints ``weight (n_endpoints, H)`` and ``bias (n_endpoints,)``.
+            for a model with endpoints ``weight (n_endpoints, H)`` and ``bias (n_endpoints,)``. A model that was
+            calibrated also has ``calibration.slope`` and ``.offset (n_endpoints,)``, ``conformal.active`` and
+            ``.inactive (n_levels, n_endpoints)``, ``domain.known (n_bits,)`` and ``domain.least_share (1,)``.
         standardization: The module that finds a molecule's parent structure.
         fingerprints: The module that hashes its environments.
     """
@@ -52,6 +57,11 @@ class ScoringModel:
         """Names of the endpoints, in the order of the head; none for a trunk."""
         return list(self.card["endpoints"])
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether predictions say how far they can be believed."""
+        return "calibration.slope" in self.weights
+
     def features(self, smiles: Sequence[str]) -> tuple[FloatArray, list[str | None]]:
         """Compute the trunk's features.
 
@@ -62,6 +72,9 @@ class ScoringModel:
             float32 of shape ``(n_valid, H)``, and for each molecule None or the reason why it is invalid.
         """
         starts, bits, reasons = self._set_bits(smiles)
+        return self._features_of(starts, bits), reasons
+
+    def _features_of(self, starts: IntArray, bits: npt.NDArray[np.uint16]) -> FloatArray:
         weight = self.weights["embedding.weight"]
         features = np.empty((len(starts) - 1, weight.shape[1]), dtype=np.float32)
         for first in range(0, len(features), CHUNK):
@@ -74,11 +87,17 @@ class ScoringModel:
             matrix, bias = self.weights[f"layers.{layer}.weight"], self.weights[f"layers.{layer}.bias"]
             features += np.maximum(features, 0) @ matrix.T + bias
             layer += 1
-        return np.maximum(features, 0, out=features), reasons
+        return np.maximum(features, 0, out=features)
 
-    def _set_bits(
-        self, smiles: Sequence[str]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], list[str | None]]:
+    def _in_domain(self, starts: IntArray, bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+        """Whether enough of a molecule's environments occurred in training, shape ``(n_valid,)``."""
+        if len(starts) == 1:
+            return np.empty(0, dtype=bool)
+        known = np.add.reduceat(self.weights["domain.known"][bits], starts[:-1])
+        inside: npt.NDArray[np.bool_] = known >= self.weights["domain.least_share"] * np.diff(starts) - 1e-6
+        return inside
+
+    def _set_bits(self, smiles: Sequence[str]) -> tuple[IntArray, npt.NDArray[np.uint16], list[str | None]]:
         standardizer = self.standardization.Standardizer()
         mols, reasons = [], []
         for text in smiles:
@@ -108,6 +127,12 @@ class ScoringModel:
         Raises:
             ValueError: If an endpoint is unknown.
         """
+        rows, chosen = self._rows(endpoints)
+        features, reasons = self.features(smiles)
+        return _sigmoid(self._logits(features, rows)), reasons, chosen
+
+    def _rows(self, endpoints: Sequence[str]) -> tuple[list[int], list[str]]:
+        """Head rows of the chosen endpoints, and their names; all if none is chosen."""
         chosen = list(endpoints) or self.endpoints
         place = {name: index for index, name in enumerate(self.endpoints)}
         unknown = [name for name in chosen if name not in place]
@@ -115,30 +140,62 @@ class ScoringModel:
             raise ValueError(
                 f"the model has no endpoint {unknown[:5]}; it has {len(place)}, see its card.json"
             )
-        rows = [place[name] for name in chosen]
-        features, reasons = self.features(smiles)
-        logits = (features @ self.weights["weight"][rows].T + self.weights["bias"][rows]).astype(np.float64)
-        return 0.5 * (1 + np.tanh(0.5 * logits)), reasons, chosen  # a sigmoid that cannot overflow
+        return [place[name] for name in chosen], chosen
 
-    def predictions(self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()) -> dict[str, list[Any]]:
+    def _logits(self, features: FloatArray, rows: list[int]) -> npt.NDArray[np.float64]:
+        return (features @ self.weights["weight"][rows].T + self.weights["bias"][rows]).astype(np.float64)
+
+    def predictions(
+        self, smiles: Sequence[str], *, endpoints: Sequence[str] = (), significance: float = SIGNIFICANCE
+    ) -> dict[str, list[Any]]:
         """Predict as the columns of a long table, one row per molecule and endpoint, molecule after molecule.
 
+        Args:
+            smiles: Structures.
+            endpoints: Which endpoints; all of them if empty.
+            significance: How often a conformal set may miss the true class; one of the card's levels.
+
         Returns:
-            ``smiles, endpoint, probability, valid, reason``; an invalid molecule has its rows too, with
-            probability None and a reason.
+            ``smiles, endpoint, probability, valid, reason``, and of a calibrated model in front of ``valid``
+            ``calibrated_probability``, ``conformal_set`` (active, inactive, both or neither) and ``in_domain``. An
+            invalid molecule has its rows too, with None for each number and a reason.
+
+        Raises:
+            ValueError: If an endpoint is unknown, or a calibrated model has no such level.
         """
-        values, reasons, chosen = self.probabilities(smiles, endpoints=endpoints)
-        each = len(chosen)
+        rows, chosen = self._rows(endpoints)
+        starts, bits, reasons = self._set_bits(smiles)
+        logits = self._logits(self._features_of(starts, bits), rows)
+        found: dict[str, npt.NDArray[Any]] = {"probability": _sigmoid(logits)}
+        if self.is_calibrated:
+            slope, offset = (self.weights[f"calibration.{name}"][rows] for name in ("slope", "offset"))
+            found["calibrated_probability"] = _sigmoid(slope * logits + offset)
+            found["conformal_set"] = self._sets(logits, rows, significance=significance)
+            found["in_domain"] = np.repeat(self._in_domain(starts, bits)[:, None], len(chosen), axis=1)
         valid = np.array([reason is None for reason in reasons], dtype=bool)
-        probability = np.full((len(smiles), each), None, dtype=object)
-        probability[valid] = values
+        each = len(chosen)
         return {
-            "smiles": [text for text in smiles for _ in range(each)],
+            "smiles": np.repeat(np.array([*smiles, None], dtype=object)[:-1], each).tolist(),
             "endpoint": chosen * len(smiles),
-            "probability": probability.reshape(-1).tolist(),
+            **{name: _spread(values, valid) for name, values in found.items()},
             "valid": np.repeat(valid, each).tolist(),
-            "reason": [reason for reason in reasons for _ in range(each)],
+            "reason": np.repeat(np.array([*reasons, None], dtype=object)[:-1], each).tolist(),
         }
+
+    def _sets(
+        self, logits: npt.NDArray[np.float64], rows: list[int], *, significance: float
+    ) -> npt.NDArray[Any]:
+        """Names of the conformal sets, shape of the logits."""
+        levels = list(self.card["conformal_levels"])
+        if significance not in levels:
+            raise ValueError(
+                f"the model has no conformal sets at significance {significance}; it has {levels}"
+            )
+        level = levels.index(significance)
+        active = logits >= self.weights["conformal.active"][level, rows]
+        inactive = logits <= self.weights["conformal.inactive"][level, rows]
+        names: npt.NDArray[Any] = SETS[active + 2 * inactive]
+        return names
 
     def embeddings(self, smiles: Sequence[str]) -> dict[str, list[Any]]:
         """Compute the trunk's features as columns, one row per molecule: ``smiles, features, valid, reason``."""
@@ -150,6 +207,22 @@ class ScoringModel:
             "valid": [reason is None for reason in reasons],
             "reason": list(reasons),
         }
+
+
+def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probability of a logit; cannot overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
+
+
+def _spread(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:
+    """Values of the valid molecules at their places, None elsewhere, as one list molecule after molecule."""
+    if valid.all():
+        flat: list[Any] = values.reshape(-1).tolist()
+        return flat
+    column = np.full((len(valid), values.shape[1]), None, dtype=object)
+    column[valid] = values
+    spread: list[Any] = column.reshape(-1).tolist()
+    return spread
 
 
 def load(directory: Path, *, sources: Mapping[str, ModuleType] | None = None) -> ScoringModel:

@@ -42,23 +42,28 @@ class SmilesModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
         Args:
             context: MLflow's; unused.
             model_input: Column ``smiles``.
-            params: ``endpoints``: names of the endpoints to predict; all if empty.
+            params: ``endpoints``: names of the endpoints to predict; all if empty. ``significance``: how often a
+                conformal set may miss the true class, 0.2 unless given.
 
         Returns:
-            For endpoints: ``smiles, endpoint, probability, valid, reason``, one row per molecule and endpoint. For
-            a trunk: ``smiles, features, valid, reason``, one row per molecule. What is missing is None, not NaN.
+            For endpoints: ``smiles, endpoint, probability, calibrated_probability, conformal_set, in_domain, valid,
+            reason``, one row per molecule and endpoint (without the three in the middle if the model was not
+            calibrated). For a trunk: ``smiles, features, valid, reason``. What is missing is None, not NaN.
         """
         del context
         smiles = model_input["smiles"].tolist()
         if self.model.card["kind"] == "trunk":
             columns = self.model.embeddings(smiles)
         else:
-            columns = self.model.predictions(smiles, endpoints=list((params or {}).get("endpoints") or ()))
+            asked = params or {}
+            chosen = {"significance": float(asked["significance"])} if asked.get("significance") else {}
+            columns = self.model.predictions(smiles, endpoints=list(asked.get("endpoints") or ()), **chosen)
         # Text columns stay objects: pandas would turn a None among strings into NaN, which is no JSON.
         table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
         table["valid"] = table["valid"].astype(bool)
-        if "probability" in table and table["valid"].all():
-            table["probability"] = table["probability"].astype("float64")
+        if table["valid"].all():
+            types = {"probability": "float64", "calibrated_probability": "float64", "in_domain": "bool"}
+            table = table.astype({name: kind for name, kind in types.items() if name in table})
         return table
 
 

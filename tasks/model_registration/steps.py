@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.model_registration.bundle import DataOrigin, Validation, read_parts, write_bundle
 from tasks.model_registration.registration import RegisteredVersion, register
+from tasks.model_registration.reliability import CalibrationInputs, reliability_of
 from tasks.tracking.runs import TrackedRun
 
 
@@ -36,10 +37,12 @@ async def model_registration(
     data: DataOrigin,
     validation: Validation | None,
     bundle: Path,
+    calibrated_on: CalibrationInputs | None = None,
 ) -> RegisteredVersion:
     """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
     del who
     arrays, full = read_parts(trunk, head, places)
+    reliability = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
     await asyncio.to_thread(
         write_bundle,
         bundle,
@@ -49,6 +52,7 @@ async def model_registration(
         endpoints=endpoints,
         data=data,
         validation=validation,
+        reliability=reliability,
     )
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic

@@ -110,7 +110,8 @@ def test_a_table_of_predictions_keeps_its_contract_and_its_order():
     assert list(zip(table["smiles"], table["endpoint"], strict=True)) == [
         (text, endpoint) for text in smiles for endpoint in ENDPOINTS
     ]
-    batches = pa.table(table).select(PREDICTIONS.schema.names).cast(PREDICTIONS.schema).to_batches()
+    schema = pa.schema([PREDICTIONS.schema.field(name) for name in table])  # optional columns are absent
+    batches = pa.table(table).cast(schema).to_batches()
     accepted = require_valid(batches, PREDICTIONS, source="predictions")
     assert sum(batch.num_rows for batch in accepted) == 9
 

@@ -1,0 +1,83 @@
+"""What tells a consumer how far a prediction can be believed: calibration, conformal thresholds, known environments.
+
+Why: a bare probability of a network is too sure of itself, and says nothing of a molecule unlike any it was trained
+on. Runs: on the partner, for its own model only. Source: own; tasks/evaluation/calibration.py and conformal.py.
+
+The arrays travel inside the partner's model, so they hold no score of a single molecule but order statistics, and
+which fingerprint bits its training molecules set. A trunk, which others receive, never has them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.evaluation.calibration import fit_calibration, logits_of_probabilities
+from tasks.evaluation.conformal import fit_conformal
+from tasks.evaluation.score_tables import read_scores
+from tasks.local_training.dataset import TRAINING_FOLDS, VALIDATION_FOLDS, PreparedDataset
+from tasks.local_training.parameters import N_BITS, Parameters
+
+DOMAIN_QUANTILE = 0.05
+"""Share of validation molecules that count as outside: no promise, a yardstick."""
+
+
+@dataclass(frozen=True)
+class CalibrationInputs:
+    """Where to learn reliability from.
+
+    Attributes:
+        scores: The model's scores of the validation fold, ``scores.arrow``.
+        prepared: The partner's prepared data.
+    """
+
+    scores: Path
+    prepared: Path
+
+
+def reliability_of(inputs: CalibrationInputs) -> Parameters:
+    """Calibrate a model on its scores of the validation fold.
+
+    Returns:
+        The arrays of ``bundle.reliability_layout``, float32.
+
+    Raises:
+        ContractViolation: If the scores or the prepared data cannot be read.
+    """
+    dataset = PreparedDataset.open(inputs.prepared)
+    scores = read_scores(inputs.scores)
+    logit = logits_of_probabilities(scores.probability)
+    calibration = fit_calibration(scores.endpoint, scores.label, logit, n_endpoints=dataset.n_endpoints)
+    thresholds = fit_conformal(scores.endpoint, scores.label, logit, n_endpoints=dataset.n_endpoints)
+    known = known_bits(dataset)
+    shares = known_shares(dataset, known, rows=dataset.rows(VALIDATION_FOLDS))
+    arrays = {
+        "calibration.slope": calibration.slope,
+        "calibration.offset": calibration.offset,
+        "conformal.active": thresholds.active,
+        "conformal.inactive": thresholds.inactive,
+        "domain.known": known,
+        "domain.least_share": np.quantile(shares, [DOMAIN_QUANTILE]) if len(shares) else np.zeros(1),
+    }
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def known_bits(dataset: PreparedDataset) -> npt.NDArray[np.bool_]:
+    """Fingerprint bits that a training molecule sets, shape ``(n_bits,)``."""
+    known = np.zeros(N_BITS, dtype=bool)
+    known[dataset.fingerprints_of(dataset.training_rows(TRAINING_FOLDS))[0]] = True
+    return known
+
+
+def known_shares(
+    dataset: PreparedDataset, known: npt.NDArray[np.bool_], *, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Share of each molecule's set bits that are known, shape ``(n_rows,)``."""
+    bits, starts = dataset.fingerprints_of(rows)
+    if not len(rows):
+        return np.empty(0)
+    shares: npt.NDArray[np.float64] = np.add.reduceat(known[bits].astype(np.float64), starts) / np.diff(
+        starts, append=len(bits)
+    )
+    return shares
