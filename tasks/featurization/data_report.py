@@ -125,7 +125,22 @@ def render_page(report: Mapping[str, Any], excluded: Sequence[Mapping[str, Any]]
         ("inactive labels", labels["inactive"], BLUE),
     ]
     parts.append(_bars(bars, title="structures, pairs and labels"))
-    return "\n".join([*parts, *_endpoint_section(report["endpoints"], excluded), "</html>"])
+    sections = (*_leakage_section(report["leakage"]), *_endpoint_section(report["endpoints"], excluded))
+    return "\n".join([*parts, *sections, "</html>"])
+
+
+def _leakage_section(leakage: Mapping[str, Any]) -> Iterable[str]:
+    yield "<h2>How near the test fold lies to what is trained on</h2>"
+    yield (
+        f"<p>Tanimoto similarity of {leakage['test']:,} test structures to the nearest of {leakage['training']:,} "
+        f"training structures; {leakage['near']:,} have one at 0.6 or above, which makes them easy.</p>"
+    )
+    width = 1 / len(leakage["histogram"])
+    bars = [
+        (f"{place * width:.1f} to {(place + 1) * width:.1f}", count, BLUE)
+        for place, count in enumerate(leakage["histogram"])
+    ]
+    yield _bars(bars, title="nearest training structure")
 
 
 def _endpoint_section(endpoints: Mapping[str, Any], excluded: Sequence[Mapping[str, Any]]) -> Iterable[str]:

@@ -26,13 +26,14 @@ from data_contracts.errors import ContractViolation, SettingsError
 from data_contracts.reading import open_batches
 from data_contracts.references import BlobReference
 from data_contracts.violations import source_name
-from data_contracts.writing import write_table
+from data_contracts.writing import read_table, write_table
 from tasks.exchange.durable_files import replace_whole
 from tasks.featurization.activity_shards import ActivityShards
 from tasks.featurization.assay_table import EMPTY_CATALOGUE, Catalogue, assay_table, catalogue_of
 from tasks.featurization.data_report import data_report, render_page
 from tasks.featurization.endpoints import EndpointTables, build_endpoints
 from tasks.featurization.intake import Names, take_in
+from tasks.featurization.leakage import leakage_report
 from tasks.featurization.parents import UNUSABLE, Parents, Progress, find_parents
 from tasks.featurization.preparation_rules import PreparationRules, rules_of
 from tasks.featurization.prepared import (
@@ -175,6 +176,7 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     references = _write(work.scratch, parents, tables, kept=kept, fold=fold)
     sorting.rmdir()
     report = data_report(reports, tables, n_parents=len(parents.key), n_prepared=len(kept), rules=work.rules)
+    report["leakage"] = leakage_report(read_table(work.scratch / "fingerprints.arrow", HASHED_FINGERPRINTS))
     report["recipe"] = work.recipe.parameters
     report["reference"] = reference_digests(work.recipe, work.rules)
     write_json(work.scratch / REPORT, report)

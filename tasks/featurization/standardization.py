@@ -84,13 +84,9 @@ class Standardizer:
                 return Parent(None, None, "failed")
 
     def _parent(self, text: str) -> Parent:
-        if not text:
-            return Parent(None, None, "empty")
-        if len(text) > MAX_CHARACTERS:
-            return Parent(None, None, "too_large")
-        mol = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
+        mol, reason = _read(text)
         if mol is None:
-            return Parent(None, None, "parse")
+            return Parent(None, None, reason)
         if mol.GetNumAtoms() > MAX_ATOMS_OF_ALL_PARTS:
             return Parent(None, None, "too_large")
         if not self._keep_stereo:
@@ -122,6 +118,16 @@ class Standardizer:
             self._normalizer.normalizeInPlace(mol)
             self._reionizer.reionizeInPlace(mol)
         return bool(charged or mol.GetNumAtoms() != n_atoms)
+
+
+def _read(text: str) -> tuple[Any, str | None]:
+    """Parse a structure, or say why not."""
+    if not text:
+        return None, "empty"
+    if len(text) > MAX_CHARACTERS:
+        return None, "too_large"
+    mol: Any = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
+    return mol, None if mol is not None else "parse"
 
 
 def _unmarked(mol: Any) -> Any:
@@ -193,13 +199,9 @@ class PublishedStandardizer:
                 return Parent(None, None, "failed")
 
     def _parent(self, text: str) -> Parent:
-        if not text:
-            return Parent(None, None, "empty")
-        if len(text) > MAX_CHARACTERS:
-            return Parent(None, None, "too_large")
-        mol = Chem.MolFromSmiles(text) if _WRITTEN.fullmatch(text) else None
+        mol, reason = _read(text)
         if mol is None:
-            return Parent(None, None, "parse")
+            return Parent(None, None, reason)
         if mol.GetNumAtoms() >= MAX_HEAVY_ATOMS:
             return Parent(None, None, "too_large")
         mol = rdMolStandardize.ChargeParent(mol)

@@ -173,7 +173,7 @@ def test_the_page_shows_the_counts_without_scripts_or_links(spoiled):
     reader = Reader()
     reader.feed((prepared.directory / "data_report.html").read_text(encoding="utf-8"))
     assert "script" not in reader.tags
-    assert reader.tags.count("svg") == 5
+    assert reader.tags.count("svg") == 6
     fallen = reader.words[reader.words.index("unknown structure: compound_id") :]
     assert next(word for word in fallen[1:] if word) == "3"
 
