@@ -185,7 +185,7 @@ class PreparationRules(_Frozen):
         assay_types: One rule for each assay type.
     """
 
-    name: str = Field(pattern=r"[a-z][a-z0-9_-]{0,39}")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
     version: int = Field(ge=1)
     structures: StructureRules = StructureRules()
     evaluation_folds: tuple[int, ...] = Field(min_length=1)
