@@ -15,7 +15,7 @@ from prefect import flow, tags
 from prefect.runtime import flow_run
 
 from flows.federated_training import Coordinator, lead
-from flows.finishing import finish_coordinator, finish_partner, open_tracking
+from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.partner import Partner, take_part
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.settings import RunSettings
@@ -68,12 +68,16 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         directory=run.home / "data",
     )
     roster = pin_roster(run, dataset)
-    tracking = await open_tracking(run, dataset=dataset)
+    facts = RunFacts(run=run, data=dataset.name, simulated_assays=dataset.card.simulated_assays)
+    report = await track_rounds(facts)
+    tracked = {
+        name: await track(facts, experiment=f"qsar-training/{name}", party=name) for name in dataset.partners
+    }
     coordinator = Coordinator(
         board=run.coordinator.board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
         settings=settings,
         listed=dataset.catalogue if settings.catalogue_heads else (),
-        report=tracking.report,
+        report=report,
     )
     async with training_children() as run_job:
         partners = [
@@ -99,9 +103,17 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
                 partner.site.name: everybody.create_task(take_part(partner)) for partner in partners
             }
     finished = {
-        name: await finish_partner(tracking, name, task.result()) for name, task in taking_part.items()
+        name: await finish_partner(facts, run.partner(name), task.result(), tracked=tracked[name])
+        for name, task in taking_part.items()
     }
-    return await finish_coordinator(tracking, leading.result(), finished=finished)
+    return await finish_coordinator(
+        facts,
+        run.coordinator,
+        leading.result(),
+        report=report,
+        blobs=coordinator.board.mailbox.blobs,
+        models={name: model.uri for name, (model, _) in finished.items()},
+    )
 
 
 def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:

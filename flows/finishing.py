@@ -23,41 +23,37 @@ from flows.partner import PartOutcome
 from flows.reporting import RoundReport, link_to_mlflow
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
+from flows.sites import COORDINATOR, Site
 from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.reliability import CalibrationInputs
 from tasks.model_registration.steps import model_registration
-from tasks.simulation.datasets import SimulatedDataset
 from tasks.studies.evaluation import CALIBRATION
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
-from tasks.tracking.store import TrackingStore, open_store
+from tasks.tracking.store import open_store
 
 
-@dataclass
-class Tracking:
-    """The MLflow runs of everybody on this machine, and what is needed to finish them.
+@dataclass(frozen=True)
+class RunFacts:
+    """What everybody knows of a run and every model of it must say.
 
     Attributes:
-        run: The run's directory.
-        dataset: The simulated companies.
-        coordinator: The coordinator's MLflow run.
-        partners: Each partner's own MLflow run, in its own experiment.
-        report: Reports the coordinator's rounds.
+        run: The run's directory at this party.
+        data: Name of the data set.
+        simulated_assays: Whether no activity in it was ever measured.
     """
 
     run: RunDirectory
-    dataset: SimulatedDataset
-    coordinator: TrackedRun
-    partners: Mapping[str, TrackedRun]
-    report: RoundReport
+    data: str
+    simulated_assays: bool
 
     @property
     def origin(self) -> DataOrigin:
         """What models must say about their labels."""
         control = "permuted-labels" if self.run.settings.permuted_labels else None
-        return DataOrigin(synthetic=self.dataset.card.simulated_assays, control=control)
+        return DataOrigin(synthetic=self.simulated_assays, control=control)
 
     @property
     def basis(self) -> str:
@@ -65,41 +61,39 @@ class Tracking:
         public = ("data", "partners", "seed", "permuted_labels")
         return digest_of(self.run.settings.model_dump(include=set(public), mode="json"))[:32]
 
+    def validation(self, auprc: float | None) -> Validation | None:
+        """A model's validation figure, if it could be measured."""
+        return None if auprc is None else Validation(metric="auprc", value=auprc, basis=self.basis)
 
-async def open_tracking(run: RunDirectory, *, dataset: SimulatedDataset) -> Tracking:
-    """Open the store and everybody's MLflow run; a resumed run finds its own."""
-    store = await asyncio.to_thread(open_store, run.home)
+
+async def track(facts: RunFacts, *, experiment: str, party: str) -> TrackedRun:
+    """Open a party's MLflow run in the store under its home; a resumed run finds its own."""
     tags = {
-        "motet.data": dataset.name,
-        "data.synthetic": str(dataset.card.simulated_assays).lower(),
+        "motet.data": facts.data,
+        "data.synthetic": str(facts.simulated_assays).lower(),
         "prefect.flow_run_id": str(flow_run.id or ""),
         "prefect.flow_run_url": str(flow_run.ui_url or ""),
     }
-    coordinator = await asyncio.to_thread(
-        _open, store, run, experiment="qsar-training", party="coordinator", tags=tags
-    )
-    partners = {
-        name: await asyncio.to_thread(
-            _open, store, run, experiment=f"qsar-training/{name}", party=name, tags=tags
-        )
-        for name in dataset.partners
-    }
-    await link_to_mlflow(coordinator.url(services.mlflow_address(run.home)))
-    report = RoundReport(
-        tracked=coordinator,
-        n_rounds=run.settings.rounds + 3,
-        directory=run.path / "pictures",
-        simulated_assays=dataset.card.simulated_assays,
-    )
-    return Tracking(run=run, dataset=dataset, coordinator=coordinator, partners=partners, report=report)
+    return await asyncio.to_thread(_open, facts.run, experiment=experiment, party=party, tags=tags)
 
 
-def _open(
-    store: TrackingStore, run: RunDirectory, *, experiment: str, party: str, tags: Mapping[str, str]
-) -> TrackedRun:
+def _open(run: RunDirectory, *, experiment: str, party: str, tags: Mapping[str, str]) -> TrackedRun:
+    store = open_store(run.home)
     tracked = open_run(store, experiment=experiment, run_id=run.run_id, party=party, tags=tags)
     log_parameters(tracked, _public_parameters(run.settings))
     return tracked
+
+
+async def track_rounds(facts: RunFacts) -> RoundReport:
+    """Open the coordinator's MLflow run and report rounds there and on the Prefect run's page."""
+    tracked = await track(facts, experiment="qsar-training", party=COORDINATOR)
+    await link_to_mlflow(tracked.url(services.mlflow_address(facts.run.home)))
+    return RoundReport(
+        tracked=tracked,
+        n_rounds=facts.run.settings.rounds + 3,
+        directory=facts.run.path / "pictures",
+        simulated_assays=facts.simulated_assays,
+    )
 
 
 def _public_parameters(settings: RunSettings) -> dict[str, Any]:
@@ -107,42 +101,37 @@ def _public_parameters(settings: RunSettings) -> dict[str, Any]:
 
 
 async def finish_partner(
-    tracking: Tracking, name: str, outcome: PartOutcome
+    facts: RunFacts, site: Site, outcome: PartOutcome, *, tracked: TrackedRun
 ) -> tuple[RegisteredVersion, dict[str, Any]]:
     """Write a partner's report, log it to the partner's own experiment, register the partner's own model."""
-    site = tracking.run.partner(name)
-    prepared = site.root / "prepared"
-    endpoint_ids = read_table(prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
+    endpoint_ids = read_table(site.prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
     await partner_report(
-        name,
+        site.name,
         {arm: outcome.scores / arm / "metrics.arrow" for arm in outcome.arms},
         endpoint_ids=endpoint_ids,
         output=site.results,
-        seed=tracking.run.settings.seed,
-        simulated_assays=tracking.dataset.card.simulated_assays,
+        seed=facts.run.settings.seed,
+        simulated_assays=facts.simulated_assays,
     )
     uplift = json.loads((site.results / "uplift.json").read_bytes())
-    tracked = tracking.partners[name]
     await asyncio.to_thread(
         _log_partner, tracked, uplift, results=site.results, round_number=outcome.best_round
     )
     federated = outcome.arms["federated"]
     version: RegisteredVersion = await model_registration(
-        name,
+        site.name,
         tracked=tracked,
-        run_id=tracking.run.run_id,
-        name=partner_model(name),
+        run_id=facts.run.run_id,
+        name=partner_model(site.name),
         trunk=federated.trunk,
         head=federated.head,
         places=federated.places,
         endpoints=endpoint_ids,
-        data=tracking.origin,
-        validation=Validation(metric="auprc", value=outcome.validation_auprc, basis=tracking.basis)
-        if outcome.validation_auprc is not None
-        else None,
+        data=facts.origin,
+        validation=facts.validation(outcome.validation_auprc),
         bundle=site.root / "model",
         calibrated_on=CalibrationInputs(
-            scores=outcome.scores / "federated" / CALIBRATION / "scores.arrow", prepared=prepared
+            scores=outcome.scores / "federated" / CALIBRATION / "scores.arrow", prepared=site.prepared
         ),
     )
     await asyncio.to_thread(end_run, tracked, succeeded=True)
@@ -167,34 +156,48 @@ def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Pat
 
 
 async def finish_coordinator(
-    tracking: Tracking,
+    facts: RunFacts,
+    site: Site,
     trained: TrainedTrunk,
     *,
-    finished: Mapping[str, tuple[RegisteredVersion, dict[str, Any]]],
+    report: RoundReport,
+    blobs: BlobStore,
+    models: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Register the consortium's trunk and write ``result.json``: sums, and where everything lies."""
-    run = tracking.run
-    await tracking.report.close(validation=trained.validation, test=trained.test)
-    blobs = BlobStore(run.mailbox / "blobs")
+    """Register the consortium's trunk and write ``result.json``: sums, and where everything lies.
+
+    Args:
+        facts: The run.
+        site: The coordinator's.
+        trained: What the run led to.
+        report: Reported its rounds.
+        blobs: The mailbox's, with the chosen trunk.
+        models: Addresses of further registered models that this party knows of, by party.
+
+    Returns:
+        The content of ``result.json``.
+    """
+    await report.close(validation=trained.validation, test=trained.test)
+    blobs.open(trained.trunk, who=site.name)
     best = trained.validation.get(trained.best_round, {}).get("auprc")
     version: RegisteredVersion = await model_registration(
-        "coordinator",
-        tracked=tracking.coordinator,
-        run_id=run.run_id,
+        COORDINATOR,
+        tracked=report.tracked,
+        run_id=facts.run.run_id,
         name=CONSORTIUM_MODEL,
         trunk=blobs.path(trained.trunk),
         head=None,
         places=None,
         endpoints=(),
-        data=tracking.origin,
-        validation=Validation(metric="auprc", value=best, basis=tracking.basis) if best is not None else None,
-        bundle=run.coordinator.root / "model",
+        data=facts.origin,
+        validation=facts.validation(best),
+        bundle=site.root / "model",
     )
-    await asyncio.to_thread(end_run, tracking.coordinator, succeeded=True)
+    await asyncio.to_thread(end_run, report.tracked, succeeded=True)
     single, federated = trained.test.get("test/single/auprc"), trained.test.get("test/federated/auprc")
     result = {
-        "run_id": run.run_id,
-        "data": {"name": tracking.dataset.name, "simulated_assays": tracking.dataset.card.simulated_assays},
+        "run_id": facts.run.run_id,
+        "data": {"name": facts.data, "simulated_assays": facts.simulated_assays},
         "best_round": trained.best_round,
         "trunk_sha256": trained.trunk.sha256,
         "consortium": {
@@ -202,9 +205,9 @@ async def finish_coordinator(
             "uplift_auprc": federated - single if federated is not None and single is not None else None,
         },
         "models": {
-            "coordinator": version.uri,
-            **{name: model.uri for name, (model, _) in finished.items()},
+            COORDINATOR: version.uri,
+            **models,
         },
     }
-    run.write_result(result)
+    facts.run.write_result(result)
     return result

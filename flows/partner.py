@@ -38,6 +38,10 @@ from tasks.studies.steps import catalogue, evaluation, local_training, train_wit
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
 
 
+def grant_everything(plan: RoundPlan) -> None:
+    """The policy where one person holds all companies: whatever a study allows."""
+
+
 @dataclass(frozen=True)
 class Partner:
     """What a partner brings to a run.
@@ -48,6 +52,7 @@ class Partner:
         files: Its assays, activities and structures.
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
+        accept: Refuses a plan that this site does not grant, before anything is computed.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         is_prepared: Set once its data lies prepared and the catalogue is agreed on.
     """
@@ -57,13 +62,14 @@ class Partner:
     files: PartnerFiles
     run_job: RunJob
     workers: int = 1
+    accept: Callable[[RoundPlan], None] = grant_everything
     pooled: Callable[[], Awaitable[Arm]] | None = None
     is_prepared: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def prepared(self) -> Path:
         """Where its prepared data lies."""
-        return self.site.root / "prepared"
+        return self.site.prepared
 
     @property
     def places(self) -> Path:
@@ -106,7 +112,7 @@ async def take_part(partner: Partner) -> PartOutcome:
     await featurization(
         partner.site.name,
         files=partner.files,
-        secret=partner.site.root / "keys" / "consortium_secret",
+        secret=partner.site.secret_path("consortium_secret"),
         output=partner.prepared,
         workers=partner.workers,
     )
@@ -124,6 +130,7 @@ async def take_part(partner: Partner) -> PartOutcome:
             found := await next_plan(partner.board, round_number, patience=contributor.patience)
         ) is not None:
             plan = found
+            partner.accept(plan)
             if plan.study == QSAR_TRAINING.name:
                 alone = alone or background.create_task(_train_alone(partner, plan))
             directory = partner.round_directory(plan.round)

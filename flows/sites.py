@@ -33,16 +33,32 @@ class Site:
 
     Attributes:
         name: The party.
-        root: Its directory; nothing of another party lies in it.
+        root: Its directory for one run; nothing of another party lies in it.
+        home: Its directory for all runs, with keys and prepared data; None where there is one run.
     """
 
     name: str
     root: Path
+    home: Path | None = None
+
+    @property
+    def lasting(self) -> Path:
+        """Directory of what outlives a run."""
+        return self.home or self.root
+
+    @property
+    def prepared(self) -> Path:
+        """Directory of the prepared data."""
+        return self.lasting / "prepared"
+
+    def secret_path(self, name: str) -> Path:
+        """File of a 32-byte secret."""
+        return self.lasting / "keys" / name
 
     @property
     def identity(self) -> Identity:
         """The party's signing identity; its key is made at first."""
-        return Identity(self.name, secret_file(self.root / "keys" / "identity"))
+        return Identity(self.name, secret_file(self.secret_path("identity")))
 
     @property
     def store(self) -> BlobStore:
@@ -52,7 +68,7 @@ class Site:
     @property
     def vault(self) -> AttemptVault:
         """The root secrets of open secure sums."""
-        return AttemptVault(self.root / "attempts")
+        return AttemptVault(self.lasting / "attempts")
 
     @property
     def results(self) -> Path:
@@ -61,7 +77,7 @@ class Site:
 
     def key(self, label: str) -> bytes:
         """Derive a private 32-byte key for one purpose."""
-        return derive_key(secret_file(self.root / "keys" / "site_secret"), label)
+        return derive_key(secret_file(self.secret_path("site_secret")), label)
 
     def seed(self, label: str) -> int:
         """Derive a private non-negative 62-bit seed for one purpose."""
@@ -69,7 +85,7 @@ class Site:
 
     def install_secret(self, name: str, secret: bytes) -> None:
         """Write a secret into the key directory unless one is there."""
-        path = self.root / "keys" / name
+        path = self.secret_path(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         create_once(path, [secret])
         path.chmod(0o600)
