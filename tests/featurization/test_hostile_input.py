@@ -20,7 +20,7 @@ from tests.featurization.partner import SECRET, simple, wehi_molecules
 RULES = simple(training=1, evaluation=1)
 DEADLINE_SECONDS = 20.0
 SLOW = settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 FINE = list(enumerate(wehi_molecules(12)))
 NAMES = st.one_of(
