@@ -59,6 +59,7 @@ COORDINATOR_KINDS = frozenset(
 # Cap on the body, read before the body is: the masked vector may be large, all else is small.
 MAX_BODY_BYTES: dict[Kind, int] = dict.fromkeys(Kind, 512 * KIB) | {
     Kind.SHARES: 4096 * KIB,
+    Kind.CONSORTIUM_SECRET: 4096 * KIB,  # one seal for each partner
     Kind.MASKED: 8 * GIB,
 }
 

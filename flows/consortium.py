@@ -7,8 +7,7 @@ that separate sites run. Runs: on one machine, in a simulation. Source: own.
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect import flow, tags
@@ -20,17 +19,15 @@ from flows.partner import Partner, take_part
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.settings import RunSettings
 from flows.sites import derive_key
+from flows.training_children import training_children
 from tasks.exchange.identity import Roster
-from tasks.local_training.jobs import Centralised, TrainingJob, TrainingResult
+from tasks.local_training.jobs import Centralised
 from tasks.local_training.parameters import initial_trunk, write_parameters
-from tasks.local_training.worker_process import TrainingProcess
 from tasks.simulation.datasets import SimulatedDataset
 from tasks.simulation.steps import simulated_companies
 from tasks.studies.evaluation import Arm
-from tasks.studies.qsar_training import RunJob, TrainingParameters
+from tasks.studies.qsar_training import TrainingParameters
 from tasks.studies.steps import train_without_federation
-
-JOB_TIMEOUT_SECONDS = 3600.0
 
 
 def _run_name() -> str:
@@ -133,19 +130,6 @@ def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
         coordinator=run.coordinator.name,
         public_keys={site.name: site.identity.public_key.hex() for site in sites},
     )
-
-
-@asynccontextmanager
-async def training_children() -> AsyncIterator[RunJob]:
-    """Run training jobs in child processes, one per core at a time."""
-    free_cores = asyncio.Semaphore(os.cpu_count() or 1)
-    async with TrainingProcess() as training:
-
-        async def run_job(job: TrainingJob) -> TrainingResult:
-            async with free_cores:
-                return await training.run(job, timeout_seconds=JOB_TIMEOUT_SECONDS)
-
-        yield run_job
 
 
 class PooledArm:

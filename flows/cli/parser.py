@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(commands, shared)
     add_data_commands(commands, shared, _add)
     _add_services(commands, shared)
+    _add_sites(commands, shared)
     _add(
         commands,
         shared,
@@ -118,10 +119,89 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--permuted-labels", action="store_true", default=None, help="control: shuffled labels, no uplift"
     )
+    run.add_argument_group("reference").add_argument(
+        "--no-pooled-arm",
+        dest="pooled_arm",
+        action="store_false",
+        default=None,
+        help="skip the reference that sees all data",
+    )
     _add_training(run)
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
+
+
+def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """A consortium of separate hosts; see docs/running-a-consortium.md."""
+    text = "make a site on this host: settings, keys, and the public enrolment file"
+    init = commands.add_parser("init", help=text, description=text)
+    roles = init.add_subparsers(title="roles", metavar="ROLE", required=True)
+    handler = "flows.cli.sites:init"
+    example = "motet init coordinator --home motet-home --name coordinator"
+    coordinator = _add(roles, shared, "coordinator", "who leads the runs", handler=handler, example=example)
+    example = "motet init mailbox --home mailbox --name mailbox --address mailbox.example.org:8443"
+    mailbox = _add(roles, shared, "mailbox", "where messages lie", handler=handler, example=example)
+    mailbox.add_argument("--address", required=True, help="host:port under which all others reach it")
+    mailbox.add_argument("--listen", help="host:port that it listens on (default: all interfaces, that port)")
+    example = (
+        "motet init partner --name acme --activities a.csv --structures s.csv --assays t.csv "
+        "--grant qsar-2026 --expires 2027-01-01"
+    )
+    partner = _add(roles, shared, "partner", "a company with data", handler=handler, example=example)
+    for name in ("activities", "structures", "assays"):
+        partner.add_argument(f"--{name}", type=Path, required=True, help=f"its {name}: Parquet, Arrow or CSV")
+    partner.add_argument(
+        "--grant", action="append", default=[], metavar="DATA_SET", help="runs on this data set are granted"
+    )
+    partner.add_argument(
+        "--expires", required=True, metavar="DATE", help="last day of what is granted, 2027-01-01"
+    )
+    partner.add_argument(
+        "--simulated", action="store_true", help="its activities are invented; its models say so"
+    )
+    for role in (coordinator, mailbox, partner):
+        role.set_defaults(role=role.prog.split()[-1])
+        role.add_argument("--name", required=True, help="its name in the consortium")
+    _add_roster(commands, shared)
+    _add_taking_part(commands, shared)
+
+
+def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "who takes part under which keys: one list that all compare and pin"
+    roster = commands.add_parser("roster", help=text, description=text)
+    acts = roster.add_subparsers(title="acts", metavar="ACT", required=True)
+    example = "motet roster make mailbox.json acme.json bolt.json cure.json"
+    text = "on the coordinator: assemble the roster from enrolment files, and sign it"
+    make = _add(acts, shared, "make", text, handler="flows.cli.sites:roster_make", example=example)
+    make.add_argument("enrolments", nargs="+", type=Path, help="enrolment files of all others")
+    example = "motet roster accept roster.json --digest 5d41402abc4b2a76b9719d911017c592..."
+    text = "pin the coordinator's roster, if its digest is the one that all others have"
+    accept = _add(acts, shared, "accept", text, handler="flows.cli.sites:roster_accept", example=example)
+    accept.add_argument("roster", type=Path, help="the roster's file")
+    accept.add_argument("--digest", required=True, help="its digest, as you heard it from the others")
+
+
+def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "run the mailbox until it is stopped"
+    _add(commands, shared, "mailbox", text, handler="flows.cli.sites:mailbox", example="motet mailbox")
+    text = "say what is wrong with this site, and what to do"
+    _add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")
+    text = "on a partner: take part in the next run, or in a named one; the same command resumes it"
+    join = _add(commands, shared, "join", text, handler="flows.cli.sites:join", example="motet join")
+    join.add_argument("--run-id", help="name of the run (default: the next one that the coordinator opens)")
+    text = "on the coordinator: lead a run of all partners; the same command resumes it"
+    example = "motet lead --data-set qsar-2026 --run-id first --rounds 20 --hidden 400"
+    lead = _add(commands, shared, "lead", text, handler="flows.cli.sites:lead", example=example)
+    lead.add_argument(
+        "--data-set", dest="data", required=True, help="name of the data set, as partners grant it"
+    )
+    lead.add_argument("--run-id", help="name of the run; the same name resumes it")
+    lead.add_argument(
+        "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
+    )
+    lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
+    _add_training(lead)
 
 
 def _add_training(run: argparse.ArgumentParser) -> None:
@@ -145,13 +225,6 @@ def _add_training(run: argparse.ArgumentParser) -> None:
         action="store_false",
         default=None,
         help="keep every head row private, also those of endpoints that three or more companies train",
-    )
-    learning.add_argument(
-        "--no-pooled-arm",
-        dest="pooled_arm",
-        action="store_false",
-        default=None,
-        help="skip the reference that sees all data",
     )
 
 

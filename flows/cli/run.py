@@ -4,27 +4,25 @@ Why: the one obvious command. Runs: on one machine. Source: own.
 """
 
 import argparse
-import asyncio
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from data_contracts.errors import MotetError, SettingsError
+from data_contracts.errors import SettingsError
+from flows.cli.performing import log_to_terminal, perform
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.services import prefect_server
 from flows.settings import RunSettings, settings_from
 
 ARMS = ("single", "federated", "pooled")
-DRAIN_SECONDS = 30.0
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run a consortium, or resume one that was interrupted."""
-    _log_to_terminal(verbose=arguments.verbose)
+    log_to_terminal(verbose=arguments.verbose)
     settings = _settings(arguments)
     found = open_or_create_run(
         arguments.home, settings=settings, run_id=arguments.run_id, fresh=arguments.fresh
@@ -62,42 +60,13 @@ def _import_own_files(arguments: argparse.Namespace) -> str:
 
 def _perform(found: RunDirectory, *, verbose: bool) -> None:
     """Run the flow; Prefect is imported only now, when its environment stands."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
-    from flows.consortium import consortium
 
-    try:
-        asyncio.run(consortium(run_id=found.run_id, settings=found.settings, home=str(found.home)))
-    except BaseExceptionGroup as group:
-        raise _first_of_ours(group) from None
-    finally:
-        _tell_prefect_all()
+    async def consortium_run() -> Any:
+        from flows.consortium import consortium
 
+        return await consortium(run_id=found.run_id, settings=found.settings, home=str(found.home))
 
-def _tell_prefect_all() -> None:
-    """Hand the last states and log lines to the Prefect server, which may stop with this command."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
-    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
-
-
-def _first_of_ours(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """When several parties fail together, the first named error tells the cause."""
-    ours = group.subgroup(MotetError)
-    error: BaseException = ours or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _log_to_terminal(*, verbose: bool) -> None:
-    logger = logging.getLogger("motet")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logger.propagate = False
+    perform(consortium_run, verbose=verbose)
 
 
 def _say(text: str) -> None:

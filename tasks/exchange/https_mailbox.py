@@ -91,7 +91,7 @@ class MailboxConnection:
                     return status, taken
                 why = f"status {status.value}"
             except (OSError, http.client.HTTPException, ValueError) as exc:
-                self._hang_up()
+                self.hang_up()
                 why = type(exc).__name__
             if waited >= self._outage_seconds:
                 raise WorkFailed(
@@ -100,6 +100,26 @@ class MailboxConnection:
                 )
             self._pause(pause)
             waited, pause = waited + pause, min(2 * pause, LAST_PAUSE_SECONDS)
+
+    def clock(self) -> float:
+        """The mailbox's clock, in seconds since 1970.
+
+        Raises:
+            ProtocolError: If it shows none.
+        """
+        status, data = self.ask("GET", TIME, take=_capped(64))
+        _demand_taken(status, "to show its clock")
+        try:
+            return float(data)
+        except ValueError:
+            raise ProtocolError(f"the mailbox at {self.address} shows no time") from None
+
+    def hang_up(self) -> None:
+        """End this thread's connection; the next request opens another."""
+        found: http.client.HTTPSConnection | None = getattr(self._of_thread, "connection", None)
+        if found is not None:
+            found.close()
+            self._of_thread.connection = None
 
     def _once(
         self,
@@ -122,7 +142,7 @@ class MailboxConnection:
         response = connection.getresponse()
         taken = take(response)
         if response.read(1):
-            self._hang_up()  # more than was announced or expected; what follows belongs to no request
+            self.hang_up()  # more than was announced or expected; what follows belongs to no request
         return HTTPStatus(response.status), taken
 
     def _connection(self) -> http.client.HTTPSConnection:
@@ -133,12 +153,6 @@ class MailboxConnection:
             )
             self._of_thread.connection = found
         return found
-
-    def _hang_up(self) -> None:
-        found: http.client.HTTPSConnection | None = getattr(self._of_thread, "connection", None)
-        if found is not None:
-            found.close()
-            self._of_thread.connection = None
 
 
 def _capped(max_bytes: int) -> Callable[[http.client.HTTPResponse], bytes]:
@@ -275,16 +289,3 @@ class HttpsMailbox:
             listed = []
         names = listed if isinstance(listed, list) else []
         return tuple(sorted({name for name in names if isinstance(name, str) and _RUN.fullmatch(name)}))
-
-    def time(self) -> float:
-        """The mailbox's clock, in seconds since 1970.
-
-        Raises:
-            ProtocolError: If it shows none.
-        """
-        status, data = self._connection.ask("GET", TIME, take=_capped(64))
-        _demand_taken(status, "to show its clock")
-        try:
-            return float(data)
-        except ValueError:
-            raise ProtocolError(f"the mailbox at {self._connection.address} shows no time") from None

@@ -181,6 +181,8 @@ class RoundConductor:
             message = self.board.read(kind, sender, plan=self.plan)
             if message is not None:
                 check(sender, message.body)
+            else:
+                self._demand_no_refusal(sender)
         except ProtocolError as exc:
             self.refused[sender] = str(exc)
             logger.warning(
@@ -188,6 +190,12 @@ class RoundConductor:
             )
             return None
         return message
+
+    def _demand_no_refusal(self, sender: str) -> None:
+        """Do not wait for a partner that has said that it will not answer this plan."""
+        refusal = self.board.read(Kind.REFUSAL, sender, plan=self.plan)
+        if refusal is not None:
+            raise ProtocolError(f"'{sender}' refuses the plan: {str(refusal.json())[:500]}")
 
     def _demand(self, arrived: dict[str, memoryview], kind: Kind) -> None:
         plan = self.plan

@@ -127,7 +127,7 @@ class ServiceStore(Store):
 
     def close(self):
         for mailbox in self.reached.values():
-            mailbox._connection._hang_up()
+            mailbox._connection.hang_up()
         self.stop()
 
     def stop(self):

@@ -1,0 +1,177 @@
+"""A site on a host of its own: one directory with settings, keys, the pinned roster, runs, Prefect and MLflow.
+
+Why: a party reads its own directory and the mailbox, nothing else; whoever holds the directory is the party.
+Runs: on every site. Source: own.
+
+::
+
+    site.json  policy.json        what the site says and grants          keys/            mode 0600
+    enrolment.json                public: for the coordinator            roster.json      pinned
+    runs/<run>/  prepared/  attempts/  refusals/  quarantine/            prefect/  mlflow/
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_contracts.canonical_json import canonical_bytes
+from data_contracts.errors import SettingsError
+from flows.run_directory import RunDirectory
+from flows.site_settings import Policy, SiteSettings, read_settings
+from flows.sites import Site
+from tasks.exchange.board import Board
+from tasks.exchange.durable_files import create_once
+from tasks.exchange.enrolment import Enrolment, Role, SignedRoster, parse
+from tasks.exchange.https_mailbox import HttpsMailbox, MailboxConnection
+from tasks.exchange.identity import Identity, secret_file
+from tasks.exchange.quarantine import Quarantine
+from tasks.exchange.sealing import SealingKey
+from tasks.exchange.transport_keys import party_context
+
+EXAMPLE = "`motet init partner --help`"
+ROSTER_RUN = "roster-"
+
+
+@dataclass(frozen=True)
+class SiteDirectory:
+    """One party's directory on its own host.
+
+    Attributes:
+        path: The directory; absolute.
+    """
+
+    path: Path
+
+    @cached_property
+    def settings(self) -> SiteSettings:
+        """What the site says about itself."""
+        return read_settings(SiteSettings, self.path / "site.json", example=EXAMPLE)
+
+    @property
+    def policy(self) -> Policy:
+        """What a partner grants, as its steward wrote it."""
+        return read_settings(Policy, self.path / "policy.json", example=EXAMPLE)
+
+    @property
+    def name(self) -> str:
+        """The party."""
+        return self.settings.name
+
+    @property
+    def keys(self) -> Path:
+        """Directory of private keys."""
+        return self.path / "keys"
+
+    @property
+    def transport_key(self) -> Path:
+        """PEM file of the transport key and its certificate."""
+        return self.keys / "transport.pem"
+
+    @property
+    def identity(self) -> Identity:
+        """The signing identity."""
+        return Identity(self.name, secret_file(self.keys / "identity"))
+
+    @property
+    def sealing_key(self) -> SealingKey:
+        """The key that others seal to."""
+        return SealingKey(secret_file(self.keys / "sealing"))
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """What the site says of itself to the others."""
+        return parse(Enrolment, (self.path / "enrolment.json").read_bytes(), what="enrolment.json")
+
+    @cached_property
+    def roster(self) -> SignedRoster:
+        """The pinned roster.
+
+        Raises:
+            SettingsError: If none is pinned yet.
+        """
+        try:
+            return parse(SignedRoster, (self.path / "roster.json").read_bytes(), what="roster.json")
+        except FileNotFoundError:
+            raise SettingsError(
+                f"'{self.name}' has pinned no roster yet",
+                advice="get it from the coordinator, then: motet roster accept FILE --digest DIGEST",
+            ) from None
+
+    def pin(self, roster: SignedRoster) -> None:
+        """Pin a roster; it stays.
+
+        Raises:
+            SettingsError: If another one is pinned.
+        """
+        data = canonical_bytes(roster.model_dump(mode="json"))
+        if not create_once(self.path / "roster.json", [data]) and self.roster.digest != roster.digest:
+            raise SettingsError(
+                f"'{self.name}' has pinned another roster before",
+                advice="a site belongs to one consortium: make another site for another roster",
+            )
+
+    def demand_role(self, role: Role) -> None:
+        """Refuse a command that is another role's.
+
+        Raises:
+            SettingsError: If the site has another role.
+        """
+        if self.settings.role != role:
+            raise SettingsError(
+                f"'{self.name}' is a {self.settings.role}, and this is done by a {role}",
+                advice=f"name the {role}'s directory with --home",
+            )
+
+    def connect(self, *, outage_seconds: float) -> MailboxConnection:
+        """A connection to the mailbox of the pinned roster.
+
+        Args:
+            outage_seconds: How long it may be out of reach.
+        """
+        mailbox = self.roster.mailbox
+        assert mailbox.address is not None  # noqa: S101 - a mailbox has one
+        tls = party_context(self.transport_key, mailbox=mailbox.certificate)
+        return MailboxConnection(mailbox.address, tls=tls, outage_seconds=outage_seconds)
+
+    @cached_property
+    def connection(self) -> MailboxConnection:
+        """The one connection of this process."""
+        return self.connect(outage_seconds=self.settings.outage_seconds)
+
+    def mailbox(self, *, copies: Path) -> HttpsMailbox:
+        """The mailbox, with copies of its blobs in a directory."""
+        return HttpsMailbox(self.connection, copies=copies)
+
+    def run(self, run_id: str) -> RunDirectory:
+        """The directory of a run."""
+        return RunDirectory(self.path / "runs" / run_id)
+
+    def in_run(self, run_id: str) -> Site:
+        """This party within one run."""
+        return Site(self.name, self.run(run_id).path, home=self.path)
+
+    def board(self, run_id: str) -> Board:
+        """The mailbox as seen by this party in one run; what nobody signed is set aside."""
+        return Board(
+            mailbox=self.mailbox(copies=self.run(run_id).path / "received"),
+            identity=self.identity,
+            roster=self.roster.roster,
+            run_id=run_id,
+            quarantine=Quarantine(self.path / "quarantine"),
+        )
+
+    @property
+    def roster_board(self) -> Board:
+        """Where the parties of the pinned roster say that they have accepted it."""
+        return self.board(f"{ROSTER_RUN}{self.roster.digest[:32]}")
+
+
+def open_site(home: Path | str) -> SiteDirectory:
+    """Open a site's directory.
+
+    Raises:
+        SettingsError: If there is none, or its settings cannot work.
+    """
+    site = SiteDirectory(Path(home).resolve())
+    site.settings  # noqa: B018 - reads and checks them
+    return site
