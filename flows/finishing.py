@@ -24,15 +24,18 @@ from flows.reporting import RoundReport, link_to_mlflow
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
+from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.reliability import CalibrationInputs
 from tasks.model_registration.steps import model_registration
-from tasks.studies.evaluation import CALIBRATION
+from tasks.studies.evaluation import BASELINE
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
+
+ARM_ORDER = ("single", "federated", "pooled")
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,9 @@ async def finish_partner(
     endpoint_ids = read_table(site.prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
     await partner_report(
         site.name,
-        {arm: outcome.scores / arm / "metrics.arrow" for arm in outcome.arms},
-        endpoint_ids=endpoint_ids,
+        outcome.scores,
+        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
+        prepared=site.prepared,
         output=site.results,
         seed=facts.run.settings.seed,
         simulated_assays=facts.simulated_assays,
@@ -148,6 +152,7 @@ def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Pat
     log_files(
         tracked,
         {
+            "report/report.html": results / "report.html",
             "pictures/uplift.png": results / "uplift.png",
             "pictures/endpoints.png": results / "endpoints.png",
             "tables/endpoints.parquet": results / "endpoints.parquet",

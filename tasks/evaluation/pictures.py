@@ -22,7 +22,8 @@ NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "log_loss": "log-loss"}
 ARMS: Mapping[str, tuple[str, str, str]] = {
     "single": ("#56606b", "o", "single partner"),
     "federated": ("#0072B2", "D", "federated"),
-    "pooled": ("#E69F00", "s", "pooled (all data together)"),
+    "pooled": ("#E69F00", "s", "all data pooled"),
+    "baseline": ("#009E73", "^", "logistic regression"),
 }
 """Colour, marker and legend of each arm."""
 BETTER, WORSE = "#0072B2", "#D55E00"
@@ -41,11 +42,13 @@ def draw_uplift(
         metric: Which metric to show.
         simulated_assays: Whether the title must say that the assays are simulated.
     """
-    figure, axes = _figure(width=8.2, height=1.7 + 0.75 * len(partners))
+    figure, axes = figure_with_axes(width=8.2, height=1.7 + 0.75 * len(partners))
     shown: set[str] = set()
     for row, uplift in enumerate(partners.values()):
         found = uplift.metrics[metric]
-        for offset, (arm, interval) in zip((-0.2, 0.0, 0.2), found.arms.items(), strict=False):
+        for offset, (arm, interval) in zip(
+            np.linspace(-0.27, 0.27, len(found.arms)), found.arms.items(), strict=True
+        ):
             colour, marker, legend = ARMS[arm]
             axes.hlines(row + offset, interval.low, interval.high, color=colour, lw=1.6, alpha=0.55)
             label = legend if arm not in shown else None
@@ -69,9 +72,17 @@ def draw_uplift(
     )
     axes.annotate("uplift", (1.02, 1.02), xycoords="axes fraction", va="bottom", fontsize=9, weight="bold")
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=8.5, handletextpad=0.3
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=4,
+        frameon=False,
+        fontsize=8.5,
+        handletextpad=0.2,
+        columnspacing=1.2,
     )
-    _save(figure, axes, path, title=_title("What federation gives each partner", simulated=simulated_assays))
+    save_picture(
+        figure, axes, path, title="What federation gives each partner", simulated_assays=simulated_assays
+    )
 
 
 def draw_rounds(
@@ -135,7 +146,7 @@ def draw_endpoints(
         sizes: Number of test labels per endpoint; larger endpoints get larger dots.
         simulated_assays: Whether the title must say that the assays are simulated.
     """
-    figure, axes = _figure(width=5.6, height=5.6)
+    figure, axes = figure_with_axes(width=5.6, height=5.6)
     gain = (federated - single) * (1 if PERFECT[metric] else -1)
     area = 22.0 if sizes is None else 8 + 60 * np.sqrt(sizes / max(int(sizes.max()), 1))
     area = np.broadcast_to(np.asarray(area, dtype=np.float64), gain.shape)
@@ -160,14 +171,15 @@ def draw_endpoints(
     axes.set_ylabel(f"{NAMES[metric]}, federated")
     axes.grid(color=FAINT, lw=0.6)
     axes.legend(loc="upper left" if PERFECT[metric] else "lower right", frameon=False, fontsize=8.5)
-    _save(figure, axes, path, title=_title("Your endpoints, test fold", simulated=simulated_assays))
+    save_picture(figure, axes, path, title="Your endpoints, test fold", simulated_assays=simulated_assays)
 
 
 def _title(words: str, *, simulated: bool) -> str:
     return f"{words} (simulated assays)" if simulated else words
 
 
-def _figure(*, width: float, height: float) -> tuple[Figure, Axes]:
+def figure_with_axes(*, width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of a size in inches with one pair of plain axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -185,8 +197,10 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(colors=INK, labelsize=9, length=3)
 
 
-def _save(figure: Figure, axes: Axes, path: Path, *, title: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left", pad=26 if axes.get_legend() else 10)
+def save_picture(figure: Figure, axes: Axes, path: Path, *, title: str, simulated_assays: bool) -> None:
+    """Write a figure under a title that says whether the assays are simulated."""
+    words = _title(title, simulated=simulated_assays)
+    axes.set_title(words, fontsize=11, color=INK, loc="left", pad=26 if axes.get_legend() else 10)
     _write(figure, path)
 
 

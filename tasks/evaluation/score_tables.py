@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from data_contracts.errors import ContractViolation
 
+CALIBRATION = "calibration"
+"""Directory where, beside an arm's test scores, those of its validation fold lie."""
 SCHEMA = pa.schema(
     {
         "structure_index": pa.int32(),

@@ -5,12 +5,14 @@ Runs: on the partner. Source: own.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from data_contracts.catalogue import ENDPOINTS
+from data_contracts.writing import read_table
 from tasks.evaluation.partner_report import write_partner_report
 
 
@@ -23,9 +25,10 @@ from tasks.evaluation.partner_report import write_partner_report
 )
 async def partner_report(
     partner: str,
-    tables: Mapping[str, Path],
+    scores: Path,
     *,
-    endpoint_ids: list[str],
+    arms: Sequence[str],
+    prepared: Path,
     output: Path,
     seed: int,
     simulated_assays: bool,
@@ -33,9 +36,10 @@ async def partner_report(
     """Compare the partner's arms; the figures stay in its directory."""
     await asyncio.to_thread(
         write_partner_report,
-        tables,
+        scores,
+        arms=arms,
         partner=partner,
-        endpoint_ids=endpoint_ids,
+        endpoints=read_table(prepared / "endpoints.arrow", ENDPOINTS),
         output=output,
         seed=seed,
         simulated_assays=simulated_assays,

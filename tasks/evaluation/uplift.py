@@ -16,7 +16,7 @@ import numpy.typing as npt
 from data_contracts.errors import ContractViolation
 from tasks.evaluation.metrics import METRICS, PERFECT, EndpointMetrics
 
-Arm = Literal["single", "federated", "pooled"]
+Arm = Literal["single", "federated", "pooled", "baseline"]
 FloatVector = npt.NDArray[np.float64]
 BoolVector = npt.NDArray[np.bool_]
 

@@ -124,7 +124,28 @@ class Score(_Frozen):
     output: Path
 
 
-TrainingJob = Annotated[LocalSteps | Centralised | Score, Field(discriminator="kind")]
+class ScoreBaseline(_Frozen):
+    """Fit the outside baseline and score it: a logistic regression per endpoint, nothing shared.
+
+    Args:
+        dataset: Prepared directory.
+        training_folds: What it is fitted on.
+        validation_folds: What chooses its regularization; scored into ``output/calibration``.
+        folds: Folds to score.
+        min_per_class: Fewest labels of each class for an endpoint to count in the means.
+        output: Directory for ``metrics.arrow`` and ``scores.arrow``, and ``calibration`` with the same files.
+    """
+
+    kind: Literal["score_baseline"] = "score_baseline"
+    dataset: Path
+    training_folds: Folds = (1, 2, 3)
+    validation_folds: Folds = (4,)
+    folds: Folds = (0,)
+    min_per_class: int = Field(default=5, ge=1)
+    output: Path
+
+
+TrainingJob = Annotated[LocalSteps | Centralised | Score | ScoreBaseline, Field(discriminator="kind")]
 
 
 class Usage(_Frozen):

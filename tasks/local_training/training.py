@@ -16,7 +16,7 @@ import torch
 
 from data_contracts.errors import ContractViolation, UpdateMismatch
 from tasks.evaluation.metric_tables import metrics_table, write_table
-from tasks.evaluation.score_tables import scores_table
+from tasks.evaluation.score_tables import CALIBRATION, Scores, scores_table
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import (
     Centralised,
@@ -25,6 +25,7 @@ from tasks.local_training.jobs import (
     LocalSteps,
     LocalStepsResult,
     Score,
+    ScoreBaseline,
     ScoreResult,
     TrainingJob,
     TrainingResult,
@@ -70,6 +71,8 @@ def train(job: TrainingJob) -> TrainingResult:
         return _local_steps(job)
     if isinstance(job, Centralised):
         return _centralised(job)
+    if isinstance(job, ScoreBaseline):
+        return _score_baseline(job)
     return _score(job)
 
 
@@ -180,14 +183,44 @@ def _score(job: Score) -> ScoreResult:
     head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=0)
     head = with_catalogue(head, catalogue, read_places(job.places))
     scores = predict(dataset, job.folds, trunk=trunk, head=head)
+    return _scored(dataset, scores, job.output, min_per_class=job.min_per_class, meter=meter)
+
+
+def _score_baseline(job: ScoreBaseline) -> ScoreResult:
+    from tasks.local_training.baseline import best_baseline
+
+    meter = _Meter()
+    dataset = PreparedDataset.open(job.dataset)
+    found = best_baseline(
+        dataset,
+        job.training_folds,
+        validation_folds=job.validation_folds,
+        min_per_class=job.min_per_class,
+    )
+    calibration = job.output / CALIBRATION
+    calibration.mkdir(exist_ok=True)
+    _scored(
+        dataset,
+        found.scores(job.validation_folds),
+        calibration,
+        min_per_class=job.min_per_class,
+        meter=meter,
+    )
+    return _scored(dataset, found.scores(job.folds), job.output, min_per_class=job.min_per_class, meter=meter)
+
+
+def _scored(
+    dataset: PreparedDataset, scores: Scores, output: Path, *, min_per_class: int, meter: "_Meter"
+) -> ScoreResult:
+    """Measure scores and write both tables."""
     metrics = measure(dataset, scores)
-    counted = metrics.counted(dataset.in_evaluation, min_per_class=job.min_per_class)
-    write_table(job.output / "metrics.arrow", metrics_table(metrics, counted))
-    write_table(job.output / "scores.arrow", scores_table(scores))
+    counted = metrics.counted(dataset.in_evaluation, min_per_class=min_per_class)
+    write_table(output / "metrics.arrow", metrics_table(metrics, counted))
+    write_table(output / "scores.arrow", scores_table(scores))
     return ScoreResult(
-        metrics=job.output / "metrics.arrow",
-        scores=job.output / "scores.arrow",
-        means=means_of(metrics, dataset, min_per_class=job.min_per_class),
+        metrics=output / "metrics.arrow",
+        scores=output / "scores.arrow",
+        means=means_of(metrics, dataset, min_per_class=min_per_class),
         usage=meter.usage(),
     )
 

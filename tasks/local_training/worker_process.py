@@ -23,6 +23,7 @@ from tasks.local_training.jobs import (
     LocalSteps,
     LocalStepsResult,
     Score,
+    ScoreBaseline,
     ScoreResult,
     TrainingJob,
     TrainingResult,
@@ -93,7 +94,7 @@ class TrainingProcess:
     @overload
     async def run(self, job: Centralised, *, timeout_seconds: float) -> CentralisedResult: ...
     @overload
-    async def run(self, job: Score, *, timeout_seconds: float) -> ScoreResult: ...
+    async def run(self, job: Score | ScoreBaseline, *, timeout_seconds: float) -> ScoreResult: ...
     async def run(self, job: TrainingJob, *, timeout_seconds: float) -> TrainingResult:
         """Do one job in a child process.
 

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, RoundPlan
 from tasks.evaluation.metrics import METRICS, PERFECT
+from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import lane_length, to_integers, to_means
 from tasks.evaluation.uplift import riptop
 from tasks.exchange.blob_store import BlobStore
-from tasks.local_training.jobs import Score, ScoreResult
+from tasks.local_training.jobs import Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
@@ -28,8 +29,8 @@ NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
 UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
 FOLDS = {"validation": 4, "test": 0}
-CALIBRATION = "calibration"
-"""Where, beside an arm's test scores, those of its validation fold lie."""
+BASELINE = "baseline"
+"""The arm that only its partner sees: what it would get without any network."""
 
 
 class EvaluationParameters(BaseModel):
@@ -88,13 +89,7 @@ def parameters_of(plan: RoundPlan) -> EvaluationParameters:
     Raises:
         AgreementViolation: If one is missing, unknown or out of bounds.
     """
-    try:
-        return EvaluationParameters.model_validate(plan.parameters)
-    except ValidationError as exc:
-        wrong = sorted({str(error["loc"][0]) if error["loc"] else "parameters" for error in exc.errors()})
-        raise AgreementViolation(
-            f"the plan of round {plan.round} asks for what is not granted: {', '.join(wrong)[:300]}"
-        ) from None
+    return parse_parameters(plan, EvaluationParameters)
 
 
 def accept(plan: RoundPlan) -> None:
@@ -116,6 +111,8 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         values[arm] = counted_values(scored)
         if parameters.split == "test":  # the partner's own: what its reliability is learnt on
             await _score(inputs, arm, fold=FOLDS["validation"], output=directory / arm / CALIBRATION)
+    if parameters.split == "test":
+        await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
     sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
