@@ -176,13 +176,18 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     references = _write(work.scratch, parents, tables, kept=kept, fold=fold)
     sorting.rmdir()
     report = data_report(reports, tables, n_parents=len(parents.key), n_prepared=len(kept), rules=work.rules)
+    _report(work, report, tables)
+    return references, report
+
+
+def _report(work: _Work, report: dict[str, Any], tables: EndpointTables) -> None:
+    """Complete the report, and write it with its page and the list of what is not trained."""
     report["leakage"] = leakage_report(read_table(work.scratch / "fingerprints.arrow", HASHED_FINGERPRINTS))
     report["recipe"] = work.recipe.parameters
     report["reference"] = reference_digests(work.recipe, work.rules)
     write_json(work.scratch / REPORT, report)
     write_json(work.scratch / EXCLUDED, tables.excluded)
     replace_whole(work.scratch / PAGE, [render_page(report, tables.excluded).encode()])
-    return references, report
 
 
 def _catalogue(work: _Work, quarantine: Path) -> Catalogue:
