@@ -1,7 +1,7 @@
 """The published network as a textbook writes it: what benchmarks/training*.py compare motet with.
 
 Why: goals are ratios, and a ratio needs a fair other side: same data, batches, dropout draws, loss and optimizer.
-Runs: imported by the benchmarks. Source: SparseChem (Arany et al.): sparse COO matrix product, dense head over all
+Runs: imported by the benchmarks. Source: SparseChem (Arany et al.): sparse matrix product (coordinate format), dense head over all
 endpoints, binary cross-entropy on the observed cells, ``torch.optim.Adam`` as it comes, scikit-learn per endpoint.
 """
 
@@ -77,7 +77,7 @@ class TextbookTraining:
 
 
 def fingerprint_matrix(dataset: PreparedDataset, rows: Rows) -> torch.Tensor:
-    """Fingerprints of a batch as a sparse COO matrix of ones."""
+    """Fingerprints of a batch as a sparse matrix of ones, in coordinate format."""
     bits, starts = dataset.fingerprints_of(rows)
     molecule = np.repeat(np.arange(len(rows)), np.diff(starts, append=len(bits)))
     index = torch.from_numpy(np.stack([molecule, bits.astype(np.int64)]))

@@ -6,6 +6,7 @@ still opens at once. Runs: on the partner, inside the training child. Source: ow
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ from data_contracts.catalogue import ENDPOINTS, HASHED_FINGERPRINTS, LABELS
 from data_contracts.errors import ContractViolation
 from data_contracts.writing import read_table
 
+ROWS_AT_A_TIME = 65_536
+"""Structures whose labels or bits are unpacked together: bounds memory whatever the number of structures."""
 TRAINING_FOLDS = (1, 2, 3)
 VALIDATION_FOLDS = (4,)
 TEST_FOLDS = (0,)
@@ -153,9 +156,30 @@ class PreparedDataset:
 
     def training_rows(self, folds: Sequence[int]) -> npt.NDArray[np.int64]:
         """List the structures of some folds that have at least one label of non-zero weight, in order."""
-        trained = np.cumsum(np.concatenate([[0], self.endpoint_weight[self.label_endpoint] > 0]))
-        has_trained = np.diff(trained[self.label_starts]) > 0
-        return np.flatnonzero(np.isin(self.fold, folds) & has_trained)
+        return np.flatnonzero(np.isin(self.fold, folds) & (self.trained_labels[0] > 0))
+
+    @cached_property
+    def trained_labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """For each structure how many labels are trained, and their summed weight; each of shape ``(n_structures,)``.
+
+        The labels, which may be more than memory holds, are read once, a part at a time.
+        """
+        count, weight = np.zeros(self.n_structures, dtype=np.int64), np.zeros(self.n_structures)
+        for first in range(0, self.n_structures, ROWS_AT_A_TIME):
+            starts = self.label_starts[first : first + ROWS_AT_A_TIME + 1]
+            found = self.endpoint_weight[self.label_endpoint[starts[0] : starts[-1]]]
+            owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+            part = slice(first, first + len(starts) - 1)
+            count[part] = np.bincount(owner[found > 0], minlength=len(starts) - 1)
+            weight[part] = np.bincount(owner, weights=found, minlength=len(starts) - 1)
+        return count, weight
+
+    def used_bits(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """List the fingerprint bits that some structures set, ascending, reading a part of them at a time."""
+        used = np.zeros(int(np.iinfo(np.uint16).max) + 1, dtype=np.bool_)
+        for first in range(0, len(rows), ROWS_AT_A_TIME):
+            used[self.fingerprints_of(rows[first : first + ROWS_AT_A_TIME])[0]] = True
+        return np.flatnonzero(used)
 
     def fingerprints_of(
         self, rows: npt.NDArray[np.int64]

@@ -53,10 +53,11 @@ class Learner:
     ) -> None:
         self.dataset = dataset
         self.work = work or head_work(
-            n_endpoints=dataset.n_endpoints, labels_per_molecule=len(dataset.labels_of(rows)) / len(rows)
+            n_endpoints=dataset.n_endpoints,
+            labels_per_molecule=float(np.diff(dataset.label_starts)[rows].mean()),
         )
         self.loss_scale = loss_scale
-        self.active = np.unique(dataset.fingerprints_of(rows)[0]).astype(np.int64)
+        self.active = dataset.used_bits(rows)
         self._place = np.zeros(trunk[EMBEDDING].shape[0], dtype=np.int64)
         self._place[self.active] = np.arange(len(self.active))
         self._weight = torch.from_numpy(dataset.endpoint_weight)

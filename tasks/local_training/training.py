@@ -110,13 +110,12 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     optimizer = job.output / "optimizer.safetensors" if job.keep_optimizer else None
     if optimizer is not None:
         write_parameters(optimizer, learner.optimizer_state())
-    trained = dataset.endpoint_weight[dataset.labels_of(rows).endpoint] > 0
     return LocalStepsResult(
         update=job.output / "update.npy",
         head=job.output / "head.safetensors",
         optimizer=optimizer,
         n_structures=len(rows),
-        n_labels=int(trained.sum()),
+        n_labels=int(dataset.trained_labels[0][rows].sum()),
         labels_seen=int(totals[2]),
         weight_sum=float(totals[1]),
         loss_sum=float(totals[0]),
@@ -290,7 +289,7 @@ def _loss_scale(dataset: PreparedDataset, rows: Rows, *, settings: TrainingSetti
     Adam does not feel a constant factor, so it only keeps the gradient's size away from Adam's epsilon;
     a constant, unlike the observed count of each batch, gives every label the same say.
     """
-    total = float(dataset.endpoint_weight[dataset.labels_of(rows).endpoint].sum())
+    total = float(dataset.trained_labels[1][rows].sum())
     return _steps_per_epoch(len(rows), settings) / total
 
 

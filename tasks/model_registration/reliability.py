@@ -66,7 +66,7 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
 def known_bits(dataset: PreparedDataset) -> npt.NDArray[np.bool_]:
     """Fingerprint bits that a training molecule sets, shape ``(n_bits,)``."""
     known = np.zeros(N_BITS, dtype=bool)
-    known[dataset.fingerprints_of(dataset.training_rows(TRAINING_FOLDS))[0]] = True
+    known[dataset.used_bits(dataset.training_rows(TRAINING_FOLDS))] = True
     return known
 
 

@@ -1,5 +1,7 @@
 """The outside baseline is scikit-learn's logistic regression, endpoint by endpoint."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -46,7 +48,7 @@ def test_an_endpoint_of_one_class_is_predicted_by_its_rate(prepared):
     dataset = PreparedDataset.open(prepared)
     only = dataset.label_endpoint == 0
     value = np.where(only, 1, dataset.label_value).astype(np.int8)
-    changed = PreparedDataset(**{**vars(dataset), "label_value": value})
+    changed = dataclasses.replace(dataset, label_value=value)
     scores = Baseline(changed, (1, 2, 3), strength=1.0).scores((0,))
     found = np.unique(scores.probability[scores.endpoint == 0])
     assert len(found) == 1

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.errors import ContractViolation
+from tasks.local_training import dataset as dataset_module
 from tasks.local_training.dataset import PreparedDataset
 from tests.local_training.conftest import rewrite, write_prepared
 
@@ -117,3 +118,17 @@ def test_labels_of_unknown_structures_or_endpoints_are_refused(prepared, column)
     rewrite(path, **{column: pa.array(values, pa.int32())})
     with pytest.raises(ContractViolation, match="it does not have"):
         PreparedDataset.open(prepared)
+
+
+def test_reading_a_part_at_a_time_changes_nothing(prepared, monkeypatch):
+    whole = PreparedDataset.open(prepared)
+    rows = whole.training_rows((1, 2, 3))
+    labels = whole.labels_of(np.arange(whole.n_structures))
+    weight = whole.endpoint_weight[labels.endpoint]
+    monkeypatch.setattr(dataset_module, "ROWS_AT_A_TIME", 7)
+    by_parts = PreparedDataset.open(prepared)
+    np.testing.assert_array_equal(by_parts.training_rows((1, 2, 3)), rows)
+    count, summed = by_parts.trained_labels
+    np.testing.assert_array_equal(count, np.bincount(labels.row[weight > 0], minlength=whole.n_structures))
+    np.testing.assert_allclose(summed, np.bincount(labels.row, weights=weight, minlength=whole.n_structures))
+    np.testing.assert_array_equal(by_parts.used_bits(rows), np.unique(whole.fingerprints_of(rows)[0]))
