@@ -1,9 +1,13 @@
 """Server optimizers: from the mean of the updates to the next trunk.
 
-Why: federated averaging is one choice of a server step; momentum damps the partners' disagreement.
-Runs: on the coordinator. Source: Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 1
-(server learning rate eta, FedAvgM with beta_1); eta = 1 and momentum 0 is FedAvg of McMahan et al. 2017.
+Why: federated averaging is one choice of a server step; momentum damps the partners' disagreement, and an adaptive
+step gives rarely moved parameters their say. Runs: on the coordinator, and on whoever repeats a round.
+Source: Reddi et al. 2021, "Adaptive Federated Optimization", Algorithms 1 and 2 (server learning rate eta, FedAvgM,
+FedAdam, FedYogi); eta = 1 and momentum 0 is FedAvg of McMahan et al. 2017.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,43 +17,96 @@ from data_contracts.errors import UpdateMismatch
 FloatVector = npt.NDArray[np.float32]
 
 
+ServerOptimizer = Literal["average", "momentum", "adam", "yogi"]
+
+MOMENTUM = 0.9
+SQUARE_DECAY = 0.99
+ADAPTIVITY = 1e-3
+"""beta_1, beta_2 and tau of the paper, at the values it recommends."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What an optimizer keeps from round to round; both of shape ``(n_parameters,)``, float32.
+
+    Attributes:
+        velocity: Decaying mean of the mean updates (for ``momentum``: their decaying sum).
+        square: Decaying mean of their squares; None for ``momentum``.
+    """
+
+    velocity: FloatVector
+    square: FloatVector | None
+
+
 def server_step(
     trunk: FloatVector,
     mean_update: npt.NDArray[np.floating],
     *,
     server_learning_rate: float,
-    momentum: float = 0.0,
-    velocity: FloatVector | None = None,
-) -> tuple[FloatVector, FloatVector | None]:
-    """Move the trunk along the mean update.
+    optimizer: ServerOptimizer = "average",
+    state: ServerState | None = None,
+) -> tuple[FloatVector, ServerState | None]:
+    """Move the trunk by the mean update.
 
     Args:
         trunk: Flat parameters, shape ``(n_parameters,)``.
         mean_update: Mean of the survivors' updates, the same shape.
         server_learning_rate: Factor on the step; 1 is plain averaging.
-        momentum: Share of the last velocity that is kept, in ``[0, 1)``.
-        velocity: The last velocity; None in the first round.
+        optimizer: Which rule.
+        state: What the last round's step returned; None in the first round.
 
     Returns:
-        The next trunk, and the velocity to keep (None without momentum).
+        The next trunk, and the state to keep (None for ``average``).
 
     Raises:
-        UpdateMismatch: If the shapes differ or the mean is not finite.
+        UpdateMismatch: If the shapes differ, the mean is not finite, or the state is another optimizer's.
     """
     if mean_update.shape != trunk.shape:
         raise UpdateMismatch(f"mean update has shape {mean_update.shape}, the trunk {trunk.shape}")
     if not np.isfinite(mean_update).all():
         raise UpdateMismatch("mean update is not finite; the round is refused and the last trunk stands")
+    if state is not None:
+        _check_state(state, trunk, optimizer=optimizer)
     step = mean_update.astype(np.float32)
-    if momentum:
-        if velocity is not None:
-            step += np.float32(momentum) * velocity
-        velocity = step.copy()
-    else:
-        velocity = None
+    following: ServerState | None = None
+    if optimizer == "momentum":
+        if state is not None:
+            step += np.float32(MOMENTUM) * state.velocity
+        following = ServerState(velocity=step.copy(), square=None)
+    elif optimizer != "average":
+        following = _moments(step, state, optimizer=optimizer)
+        assert following.square is not None  # noqa: S101 - _moments has just made it
+        step = (following.velocity / (np.sqrt(following.square) + ADAPTIVITY)).astype(np.float32)
     step *= np.float32(server_learning_rate)
     step += trunk
-    return step, velocity
+    return step, following
+
+
+def _moments(update: FloatVector, state: ServerState | None, *, optimizer: ServerOptimizer) -> ServerState:
+    if state is None:
+        velocity = np.zeros_like(update)
+        square = np.full_like(update, ADAPTIVITY**2)
+    else:
+        assert state.square is not None  # noqa: S101 - _check_state saw to it
+        velocity, square = state.velocity, state.square.copy()
+    velocity = (np.float32(MOMENTUM) * velocity + np.float32(1 - MOMENTUM) * update).astype(np.float32)
+    squared, share = np.square(update), np.float32(1 - SQUARE_DECAY)
+    if optimizer == "yogi":
+        square -= share * squared * np.sign(square - squared)
+    else:
+        square *= np.float32(SQUARE_DECAY)
+        square += share * squared
+    return ServerState(velocity=velocity, square=square)
+
+
+def _check_state(state: ServerState, trunk: FloatVector, *, optimizer: ServerOptimizer) -> None:
+    adaptive = optimizer in {"adam", "yogi"}
+    fits = state.velocity.shape == trunk.shape and (state.square is None or state.square.shape == trunk.shape)
+    if optimizer == "average" or adaptive != (state.square is not None) or not fits:
+        raise UpdateMismatch(
+            f"the server's state does not belong to the optimizer '{optimizer}' and this trunk; take the state of "
+            "the run's last round"
+        )
 
 
 def clip_for_next_round(

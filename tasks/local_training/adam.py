@@ -22,13 +22,13 @@ class Adam:
 
     Args:
         tensors: What is trained; steps change them in place.
-        learning_rate: Step size.
+        learning_rate: Step size; may be changed between steps.
         weight_decay: L2 coefficient, added to the gradient.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, learning_rate: float, weight_decay: float) -> None:
         self._tensors = tensors
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._weight_decay = weight_decay
         self._steps = torch.zeros(())
         self._mean = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
@@ -46,7 +46,7 @@ class Adam:
             list(self._square.values()),
             [],
             [self._steps] * len(gradients),
-            lr=self._learning_rate,
+            lr=self.learning_rate,
             beta1=BETA1,
             beta2=BETA2,
             weight_decay=self._weight_decay,

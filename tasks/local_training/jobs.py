@@ -27,12 +27,15 @@ class TrainingSettings(_Frozen):
         dropout: Probability of silencing a trunk feature in front of every linear layer.
         weight_decay: L2 coefficient in Adam (coupled, as in SparseChem); a trunk row that a batch
             never touches is not decayed.
+        proximal: Strength mu of the pull towards the shared model that the round began with (FedProx, Li et al.
+            2020); on the trunk, which all partners share. 0 is none.
     """
 
     batch_size: int = Field(default=128, ge=1, le=65_536)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     dropout: float = Field(default=0.6, ge=0, lt=1)
     weight_decay: float = Field(default=1e-6, ge=0, le=1)
+    proximal: float = Field(default=0, ge=0, le=10)
 
 
 class LocalSteps(_Frozen):
@@ -83,6 +86,8 @@ class Centralised(_Frozen):
         folds: Training folds.
         validation_folds: Folds that choose the epoch: highest mean AUPRC over counted endpoints.
         min_per_class: Fewest labels of each class in the validation folds for an endpoint to count.
+        learning_rate_decay: Factor on the learning rate after every ``decay_epochs`` epochs.
+        decay_epochs: Epochs at one learning rate: as many as a round has.
         output: Directory for ``trunk.safetensors`` and ``head-K.safetensors`` of the best epoch.
     """
 
@@ -97,6 +102,8 @@ class Centralised(_Frozen):
     folds: Folds = (1, 2, 3)
     validation_folds: Folds = (4,)
     min_per_class: int = Field(default=5, ge=1)
+    learning_rate_decay: float = Field(default=1, gt=0, le=1)
+    decay_epochs: int = Field(default=1, ge=1)
     settings: TrainingSettings = TrainingSettings()
     output: Path
 

@@ -67,6 +67,10 @@ class Learner:
         self.tensors = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
         self.tensors[EMBEDDING] = torch.from_numpy(trunk[EMBEDDING][self.active])
         self.tensors[EMBEDDING].grad = torch.zeros_like(self.tensors[EMBEDDING])
+        self._proximal = settings.proximal
+        self._start = (
+            {name: self.tensors[name].detach().clone() for name in trunk} if settings.proximal else {}
+        )
         self._adam = Adam(
             self.tensors, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -90,12 +94,20 @@ class Learner:
         torch.autograd.backward(loss * self.loss_scale)
         assert part.grad is not None  # noqa: S101 - backward has just run
         gradient.index_copy_(0, touched, part.grad)
+        self._pull_to_start()
         self._adam.step()
-        gradient.index_fill_(0, touched, 0.0)
+        if self._proximal:
+            gradient.zero_()
+        else:
+            gradient.index_fill_(0, touched, 0.0)
         for name, tensor in self.tensors.items():
             if name != EMBEDDING:
                 tensor.grad = None
         return float(loss.detach()), total_weight, n_labels
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Change the step size of the steps that follow."""
+        self._adam.learning_rate = learning_rate
 
     def head(self) -> dict[str, Tensor]:
         """The head's tensors, shared."""
@@ -128,6 +140,14 @@ class Learner:
             raise UpdateMismatch("the optimizer's state belongs to other training data; start it anew")
         self._adam.resume(moments)
         return self
+
+    @torch.no_grad()
+    def _pull_to_start(self) -> None:
+        """Add the gradient of ``mu / 2 |trunk - start|^2``."""
+        for name, start in self._start.items():
+            gradient = self.tensors[name].grad
+            assert gradient is not None  # noqa: S101 - backward has just run
+            gradient.add_(self.tensors[name] - start, alpha=self._proximal)
 
     def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, npt.NDArray[np.int64]]:
         """The distinct active rows of a batch, ascending, and each bit's position among them."""

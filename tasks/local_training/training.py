@@ -150,6 +150,8 @@ def _centralised(job: Centralised) -> CentralisedResult:
     best, best_value = 0, -np.inf
     batches = _batches(rows, job.settings, generator)
     for number in range(1, job.max_epochs + 1):
+        decays = (number - 1) // job.decay_epochs
+        learner.set_learning_rate(job.settings.learning_rate * job.learning_rate_decay**decays)
         totals = np.zeros(3)
         for _, batch in zip(range(_steps_per_epoch(len(rows), job.settings)), batches, strict=False):
             totals += learner.step(batch)

@@ -135,3 +135,43 @@ def test_an_optimizer_state_of_other_training_data_is_refused(prepared):
     deeper = _learner(dataset, rows, settings=TrainingSettings(), n_layers=1)
     with pytest.raises(UpdateMismatch, match="another network"):
         deeper.resume(learner.optimizer_state())
+
+
+def test_a_stronger_pull_keeps_the_trunk_nearer_to_where_the_round_began(prepared):
+    dataset = PreparedDataset.open(prepared)
+    rows = dataset.training_rows((1, 2, 3))
+    distance = []
+    for proximal in (0.0, 0.01, 1.0):
+        learner = _learner(dataset, rows, settings=TrainingSettings(dropout=0, proximal=proximal))
+        for batch in np.array_split(rows, 9) * 4:
+            learner.step(batch)
+        trunk = initial_trunk(HIDDEN, seed=3)
+        learner.write_trunk(trunk)
+        start = initial_trunk(HIDDEN, seed=3)
+        distance.append(sum(float(np.square(trunk[name] - start[name]).sum()) for name in trunk))
+    assert distance[0] > 1.05 * distance[1] > 1.05 * distance[2]
+
+
+def test_the_pull_is_the_gradient_of_the_squared_distance(prepared):
+    dataset = PreparedDataset.open(prepared)
+    rows = dataset.training_rows((1, 2, 3))
+    learner = _learner(dataset, rows, settings=TrainingSettings(dropout=0, proximal=0.5))
+    learner.tensors["embedding.bias"].data += 2.0
+    learner.tensors["embedding.bias"].grad = torch.zeros(HIDDEN)
+    learner._pull_to_start()
+    assert torch.allclose(learner.tensors["embedding.bias"].grad, torch.full((HIDDEN,), 1.0))
+    assert not learner.tensors["embedding.weight"].grad.any()
+
+
+def test_a_smaller_learning_rate_takes_smaller_steps(prepared):
+    dataset = PreparedDataset.open(prepared)
+    rows = dataset.training_rows((1, 2, 3))
+    learner = _learner(dataset, rows, settings=TrainingSettings(dropout=0, weight_decay=0))
+    moved = []
+    for learning_rate in (1e-3, 1e-5):
+        learner.set_learning_rate(learning_rate)
+        before = learner.head_arrays()["weight"]
+        learner.step(rows)
+        moved.append(float(np.abs(learner.head_arrays()["weight"] - before).max()))
+    assert moved[0] == pytest.approx(1e-3, rel=0.01)
+    assert moved[1] < 2e-5
