@@ -13,7 +13,7 @@ from typing import Any
 from prefect import flow, tags
 from prefect.runtime import flow_run
 
-from flows.federated_training import Coordinator, lead
+from flows.federated_training import Coordinator, discard_others, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.partner import Partner, take_part
 from flows.run_directory import RunDirectory, open_or_create_run
@@ -89,7 +89,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         ]
         async with asyncio.TaskGroup() as everybody:
             if settings.pooled_arm:
-                pooled = PooledArm(run, partners, parameters=coordinator.parameters(n_catalogue=0))
+                pooled = PooledArm(run, partners, parameters=coordinator.parameters())
                 partners = [
                     dataclasses.replace(partner, pooled=pooled.arm_of(place))
                     for place, partner in enumerate(partners)
@@ -103,7 +103,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         name: await finish_partner(facts, run.partner(name), task.result(), tracked=tracked[name])
         for name, task in taking_part.items()
     }
-    return await finish_coordinator(
+    result = await finish_coordinator(
         facts,
         run.coordinator,
         leading.result(),
@@ -111,6 +111,8 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         blobs=coordinator.board.mailbox.blobs,
         models={name: model.uri for name, (model, _) in finished.items()},
     )
+    discard_others(coordinator, leading.result())
+    return result
 
 
 def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
@@ -122,7 +124,8 @@ def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
     sites = [run.coordinator, *(run.partner(name) for name in dataset.partners)]
     for site in sites:
         site.install_secret(
-            "site_secret", derive_key(dataset.consortium_secret, f"simulated-site/{site.name}")
+            "site_secret",
+            derive_key(dataset.consortium_secret, f"simulated-site/{run.settings.seed}/{site.name}"),
         )
     for name in dataset.partners:  # what the partners share, and the coordinator never has
         run.partner(name).install_secret("consortium_secret", dataset.consortium_secret)
@@ -146,10 +149,20 @@ class PooledArm:
         """Train as soon as every company has prepared its data and knows the catalogue."""
         for partner in self._partners:
             await partner.is_prepared.wait()
+        await train_without_federation(
+            "simulation",
+            "pooled",
+            make_job=self._job,
+            output=self._output,
+            run_job=self._partners[0].run_job,
+        )
+        self._trained.set()
+
+    def _job(self) -> Centralised:
         start = self._run.path / "simulation" / "first-trunk.safetensors"
         seed = self._run.settings.seed
         write_parameters(start, initial_trunk(self._parameters.hidden, seed=seed))
-        job = Centralised(
+        return Centralised(
             kind="pooled",
             datasets=tuple(partner.prepared for partner in self._partners),
             trunk=start,
@@ -160,8 +173,6 @@ class PooledArm:
             settings=self._parameters.settings,
             output=self._output,
         )
-        await train_without_federation(self._run.run_id, "simulation", job, run_job=self._partners[0].run_job)
-        self._trained.set()
 
     def arm_of(self, place: int) -> Callable[[], Awaitable[Arm]]:
         """A function that waits for the pooled model and returns the share of the partner at a place."""

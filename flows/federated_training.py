@@ -4,7 +4,7 @@ Why: read top to bottom, this is all that the coordinator does; it sees sums, ne
 Runs: on the coordinator. Source: own.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from tasks.studies.evaluation import EVALUATION, EvaluationParameters
 from tasks.studies.qsar_training import QSAR_TRAINING, TrainingParameters
 
 ROUND_DEADLINE_SECONDS = 3600.0
+PREFIX = "validation/"
 
 ReportRound = Callable[[RoundPlan, dict[str, Any]], Awaitable[None]]
 
@@ -46,10 +47,19 @@ class Coordinator:
     listed: tuple[str, ...]
     report: ReportRound
 
-    def parameters(self, *, n_catalogue: int) -> TrainingParameters:
-        """The training parameters that every plan of the run carries."""
+    def parameters(self, agreed: Mapping[str, Any] | None = None) -> TrainingParameters:
+        """The training parameters that every plan of the run carries, with the catalogue that round 0 announced."""
         shared = set(TrainingParameters.model_fields) & set(RunSettings.model_fields)
-        return TrainingParameters(**self.settings.model_dump(include=shared), n_catalogue=n_catalogue)
+        chosen = TrainingParameters(**self.settings.model_dump(include=shared))
+        if agreed is None or not agreed["n_catalogue"]:
+            return chosen
+        listed = BlobReference.model_validate(agreed["catalogue"])
+        catalogue = {
+            "n_catalogue": agreed["n_catalogue"],
+            "catalogue_sha256": listed.sha256,
+            "catalogue_bytes": listed.bytes,
+        }
+        return chosen.model_copy(update=catalogue)
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,14 @@ class TrainedTrunk:
         best_round: The round after which it stood.
         validation: The validation metrics of every round, by round.
         test: The consortium's means on the test fold, by ``test/<arm>/<metric>``.
+        others: The models of the other rounds, still in the mailbox.
     """
 
     trunk: BlobReference
     best_round: int
     validation: dict[int, dict[str, float]]
     test: dict[str, float]
+    others: tuple[BlobReference, ...]
 
 
 async def lead(coordinator: Coordinator) -> TrainedTrunk:
@@ -76,7 +88,7 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         TooFewPartners: If a round fell below the threshold; the same call resumes with a new attempt.
     """
     agreed = await _agree_on_catalogue(coordinator)
-    parameters = coordinator.parameters(n_catalogue=agreed["n_catalogue"])
+    parameters = coordinator.parameters(agreed)
     trunks: dict[int, BlobReference] = {0: _first_model(coordinator, parameters)}
     validation: dict[int, dict[str, float]] = {}
     clip = parameters.clip_ceiling
@@ -97,7 +109,7 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         )
         trunks[round_number] = BlobReference.model_validate(outcome["trunk"])
         clip = outcome["clip"]
-        validation[round_number - 1] = _validation(outcome["metrics"], prefix="validation/")
+        validation[round_number - 1] = _validation(coordinator, outcome)
     last = parameters.rounds
     outcome = await _evaluate(
         coordinator,
@@ -105,16 +117,26 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         EvaluationParameters(split="validation", after_round=last, arms=1),
         trunks[last],
     )
-    validation[last] = _validation(outcome["metrics"], prefix="validation/federated/")
+    validation[last] = _validation(coordinator, outcome)
     best = _best_round(validation, last=last)
     arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
     outcome = await _evaluate(
         coordinator, last + 2, EvaluationParameters(split="test", after_round=best, arms=arms), trunks[best]
     )
     coordinator.board.post_json(Kind.RUN_CLOSED, {"best_round": best, "trunk": trunks[best].model_dump()})
-    for trunk in set(trunks.values()) - {trunks[best]}:
+    return TrainedTrunk(
+        trunk=trunks[best],
+        best_round=best,
+        validation=validation,
+        test=outcome["metrics"],
+        others=tuple(set(trunks.values()) - {trunks[best]}),
+    )
+
+
+def discard_others(coordinator: Coordinator, trained: TrainedTrunk) -> None:
+    """Drop the models that nobody needs any more; to be called last, because a resumed run reads them all."""
+    for trunk in trained.others:
         coordinator.board.mailbox.blobs.discard(trunk)
-    return TrainedTrunk(trunk=trunks[best], best_round=best, validation=validation, test=outcome["metrics"])
 
 
 async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
@@ -174,8 +196,15 @@ async def _round(
     return outcome
 
 
-def _validation(metrics: dict[str, float], *, prefix: str) -> dict[str, float]:
-    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+def _validation(coordinator: Coordinator, outcome: Mapping[str, Any]) -> dict[str, float]:
+    """A round's validation figures; none where a partner was missing, for they would be another mean."""
+    if tuple(outcome["survivors"]) != coordinator.board.roster.partners:
+        return {}
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in outcome["metrics"].items()
+        if name.startswith(PREFIX)
+    }
 
 
 def _best_round(validation: dict[int, dict[str, float]], *, last: int) -> int:

@@ -74,8 +74,9 @@ async def track(facts: RunFacts, *, experiment: str, party: str) -> TrackedRun:
     tags = {
         "motet.data": facts.data,
         "data.synthetic": str(facts.simulated_assays).lower(),
+        "data.control": facts.origin.control or "",
         "prefect.flow_run_id": str(flow_run.id or ""),
-        "prefect.flow_run_url": str(flow_run.ui_url or ""),
+        "prefect.flow_run_url": f"{services.prefect_address(facts.run.home)}/runs/flow-run/{flow_run.id}",
     }
     return await asyncio.to_thread(_open, facts.run, experiment=experiment, party=party, tags=tags)
 
@@ -95,6 +96,7 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
         tracked=tracked,
         n_rounds=facts.run.settings.rounds + 3,
         directory=facts.run.path / "pictures",
+        control=facts.origin.control,
         simulated_assays=facts.simulated_assays,
     )
 
@@ -202,7 +204,11 @@ async def finish_coordinator(
     single, federated = trained.test.get("test/single/auprc"), trained.test.get("test/federated/auprc")
     result = {
         "run_id": facts.run.run_id,
-        "data": {"name": facts.data, "simulated_assays": facts.simulated_assays},
+        "data": {
+            "name": facts.data,
+            "simulated_assays": facts.simulated_assays,
+            "control": facts.origin.control,
+        },
         "best_round": trained.best_round,
         "trunk_sha256": trained.trunk.sha256,
         "consortium": {

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data_contracts.errors import AgreementViolation, ProtocolError
+from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError
 from data_contracts.plan import RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.sites import Site
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.exchange.board import Board
-from tasks.exchange.durable_files import replace_whole
+from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.steps import featurization
 from tasks.local_training.jobs import Centralised
@@ -76,6 +76,16 @@ class Partner:
         """Where it keeps which of its endpoints have which row of the catalogue head."""
         return self.site.root / "places.npy"
 
+    @property
+    def catalogue_pin(self) -> Path:
+        """Where it keeps the digest of the catalogue that it has checked."""
+        return self.site.root / "catalogue.sha256"
+
+    @property
+    def agreed_catalogue(self) -> str | None:
+        """Digest of the catalogue that it has checked; None before."""
+        return self.catalogue_pin.read_text() if self.catalogue_pin.exists() else None
+
     def round_directory(self, round_number: int) -> Path:
         """Where it works on a round."""
         return self.site.root / "rounds" / f"r{round_number:03d}"
@@ -125,12 +135,13 @@ async def take_part(partner: Partner) -> PartOutcome:
     )
     async with asyncio.TaskGroup() as background:
         alone: asyncio.Task[Arm] | None = None
-        round_number, plan = 0, None
+        round_number, plan, tested = 0, None, False
         while (
             found := await next_plan(partner.board, round_number, patience=contributor.patience)
         ) is not None:
             plan = found
             partner.accept(plan)
+            tested = _demand_one_test(plan, tested)
             if plan.study == QSAR_TRAINING.name:
                 alone = alone or background.create_task(_train_alone(partner, plan))
             directory = partner.round_directory(plan.round)
@@ -152,6 +163,20 @@ async def take_part(partner: Partner) -> PartOutcome:
     )
 
 
+def _demand_one_test(plan: RoundPlan, tested: bool) -> bool:  # noqa: FBT001 - private
+    """Answer one test evaluation a run: two over other cohorts would differ by one partner's figures.
+
+    Returns:
+        Whether the run has had its test, this plan included.
+    """
+    is_test = plan.study == EVALUATION.name and plan.parameters.get("split") == "test"
+    if is_test and tested:
+        raise AgreementViolation(
+            f"the plan of round {plan.round} asks for a second test of the run; one is granted"
+        )
+    return tested or is_test
+
+
 def _validation_auprc(partner: Partner, best_round: int) -> float | None:
     """The partner's figure for the chosen trunk, which was scored in the round after it stood."""
     directory = partner.round_directory(best_round + 1)
@@ -165,15 +190,20 @@ async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any
 
     A coordinator that announced an endpoint of one partner as common would read that partner's row.
     """
-    if not partner.places.exists():
+    reference = BlobReference.model_validate(outcome["catalogue"])
+    if partner.agreed_catalogue != reference.sha256:
         await asyncio.to_thread(_repeat_count, partner, plan)
-    agreed = catalogue_study.read_list(
-        partner.board.mailbox.blobs,
-        BlobReference.model_validate(outcome["catalogue"]),
-        who=partner.board.roster.coordinator,
+        create_once(partner.catalogue_pin, [reference.sha256.encode()])
+    if partner.agreed_catalogue != reference.sha256:
+        raise Equivocation(
+            f"'{partner.board.roster.coordinator}' announced another catalogue than the one this partner has checked; "
+            "nothing was shared"
+        )
+    agreed = catalogue_study.read_catalogue(
+        partner.board.mailbox.blobs, reference, who=partner.board.roster.coordinator
     )
     with io.BytesIO() as buffer:
-        np.save(buffer, catalogue_study.places_of(partner.prepared, agreed), allow_pickle=False)
+        np.save(buffer, catalogue_study.places_of(partner.prepared, agreed.endpoints), allow_pickle=False)
         replace_whole(partner.places, [buffer.getbuffer()])
     partner.is_prepared.set()
 
@@ -199,6 +229,11 @@ async def _work_on(
         await catalogue(partner.site.name, plan, inputs=counting, directory=directory)
     elif plan.study == QSAR_TRAINING.name:
         QSAR_TRAINING.accept(plan)
+        asked = training_study.parameters_of(plan)
+        if asked.n_catalogue and asked.catalogue_sha256 != partner.agreed_catalogue:
+            raise AgreementViolation(
+                f"the plan of round {plan.round} shares head rows of a catalogue that this partner has not checked"
+            )
         assert plan.model_in is not None  # noqa: S101 - accept() saw to it
         training = training_study.PartnerInputs(
             name=partner.site.name,
@@ -241,18 +276,23 @@ async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | No
 
 async def _train_alone(partner: Partner, plan: RoundPlan) -> Arm:
     """Train what the partner has without the others: same start, same settings, as many epochs."""
-    parameters = training_study.parameters_of(plan)
-    assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     output = partner.site.root / "alone"
-    job = Centralised(
-        kind="alone",
-        datasets=(partner.prepared,),
-        trunk=partner.trunk(plan.model_in),
-        head_seeds=(partner.site.seed("head"),),
-        seed=partner.site.seed("alone"),
-        max_epochs=parameters.rounds * parameters.local_epochs,
-        settings=parameters.settings,
-        output=output,
+
+    def make_job() -> Centralised:
+        parameters = training_study.parameters_of(plan)
+        assert plan.model_in is not None  # noqa: S101 - accept() saw to it
+        return Centralised(
+            kind="alone",
+            datasets=(partner.prepared,),
+            trunk=partner.trunk(plan.model_in),
+            head_seeds=(partner.site.seed("head"),),
+            seed=partner.site.seed("alone"),
+            max_epochs=parameters.rounds * parameters.local_epochs,
+            settings=parameters.settings,
+            output=output,
+        )
+
+    await train_without_federation(
+        partner.site.name, "alone", make_job=make_job, output=output, run_job=partner.run_job
     )
-    await train_without_federation(partner.board.run_id, partner.site.name, job, run_job=partner.run_job)
     return Arm(trunk=output / "trunk.safetensors", head=output / "head-0.safetensors")

@@ -30,7 +30,13 @@ from tasks.tracking.runs import TrackedRun, log_files, log_round
 logger = logging.getLogger("motet")
 
 SIMULATED = "Simulated companies on one machine; "
+CONTROL = "**Control: the labels are permuted, there is nothing to learn and no arm may gain.**"
 SIMULATED_ASSAYS = "**Simulated assays on real molecules: these figures say nothing about any drug.**"
+
+
+def validated_round(plan: RoundPlan) -> int:
+    """The round after which the model stood that this round validates."""
+    return int(plan.parameters.get("after_round", plan.round - 1))
 
 
 def bytes_up(plan: RoundPlan) -> int:
@@ -44,15 +50,17 @@ class RoundReport:
 
     Attributes:
         tracked: The coordinator's MLflow run.
-        n_rounds: Rounds of the whole run, evaluation included.
+        n_rounds: Rounds of the whole run, the catalogue and the evaluations included.
         directory: Where pictures are drawn.
         simulated_assays: Whether every picture must say so.
+        control: Name of the control experiment that this is, or None.
     """
 
     tracked: TrackedRun
     n_rounds: int
     directory: Path
     simulated_assays: bool
+    control: str | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     _progress: UUID | None = None
     _last: float = field(default_factory=time.monotonic)
@@ -62,12 +70,14 @@ class RoundReport:
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         metrics = dict(outcome["metrics"])
+        measured = {name: metrics.pop(name) for name in tuple(metrics) if name.startswith("validation/")}
         self.rows.append(
             {
                 "round": plan.round,
                 "study": plan.study,
                 "partners": f"{len(outcome['survivors'])} of {len(plan.cohort)}",
-                "validation AUPRC": _first(metrics, "validation/auprc", "validation/federated/auprc"),
+                "validation AUPRC": measured.get("validation/auprc"),
+                "of the model of round": validated_round(plan) if measured else None,
                 "training log-loss": metrics.get("train/log_loss"),
                 "clipped": metrics.get("update/clipped_fraction"),
                 "MB up per partner": round(bytes_up(plan) / 1e6, 3),
@@ -79,10 +89,11 @@ class RoundReport:
             "communication/bytes_up_per_partner": float(bytes_up(plan)),
             "time/round_seconds": seconds,
         }
-        await asyncio.to_thread(
-            log_round, self.tracked, metrics | extra, round_number=plan.round, time_ms=int(time.time() * 1000)
-        )
-        await self._advance(plan.round)
+        now_ms = int(time.time() * 1000)
+        for number, found in ((plan.round, metrics | extra), (validated_round(plan), measured)):
+            if found:
+                await asyncio.to_thread(log_round, self.tracked, found, round_number=number, time_ms=now_ms)
+        await self._advance(plan.round + 1)
         logger.info("%s", _line(self.rows[-1], n_rounds=self.n_rounds))
 
     async def _advance(self, done: int) -> None:
@@ -113,7 +124,8 @@ class RoundReport:
             description=SIMULATED + "all figures are secure sums.",
         )
         await acreate_markdown_artifact(
-            markdown=result_markdown(test, picture=picture, simulated_assays=self.simulated_assays),
+            markdown=(CONTROL + "\n\n" if self.control else "")
+            + result_markdown(test, picture=picture, simulated_assays=self.simulated_assays),
             key="uplift",
             description="Does joining pay?",
         )
@@ -154,16 +166,14 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _first(metrics: Mapping[str, float], *names: str) -> float | None:
-    return next((metrics[name] for name in names if name in metrics), None)
-
-
 def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
 def _line(row: Mapping[str, Any], *, n_rounds: int) -> str:
+    model = row["of the model of round"]
+    measured = "" if model is None else f"  model {model}: validation AUPRC {_show(row['validation AUPRC'])}"
     return (
-        f"round {row['round']:>3}/{n_rounds}  {row['study']:<13}  {row['partners']} partners  "
-        f"validation AUPRC {_show(row['validation AUPRC'])}  {row['MB up per partner']:.2f} MB up  {row['seconds']:.1f} s"
+        f"round {row['round']:>3}/{n_rounds - 1}  {row['study']:<13}  {row['partners']} partners  "
+        f"{row['MB up per partner']:.2f} MB up  {row['seconds']:.1f} s{measured}"
     )

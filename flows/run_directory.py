@@ -6,8 +6,10 @@ Runs: on one machine. Source: own; ``flock(2)`` is freed by the kernel when its 
 
 import contextlib
 import fcntl
+import importlib.metadata
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from data_contracts.errors import SettingsError
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
 from tasks.exchange.durable_files import create_once, replace_whole
+
+VERSION = importlib.metadata.version("motet")
+RUN_ID = r"[a-z0-9][a-z0-9-]{2,63}"  # as in a plan
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,21 @@ class RunDirectory:
 
     @property
     def settings(self) -> RunSettings:
-        """What the run computes, as frozen at its start."""
-        return RunSettings.model_validate(json.loads((self.path / "run.json").read_bytes())["settings"])
+        """What the run computes, as frozen at its start.
+
+        Raises:
+            SettingsError: If another version of motet made the run, or its record is damaged.
+        """
+        try:
+            record = json.loads((self.path / "run.json").read_bytes())
+            if record["motet"] == VERSION:
+                return RunSettings.model_validate(record["settings"])
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise SettingsError(
+            f"run '{self.run_id}' was made by another version of motet, or its run.json is damaged",
+            advice="leave out --run-id to start a new run; the old one stays where it is",
+        )
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -86,24 +104,31 @@ class RunDirectory:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
-                raise SettingsError(
-                    f"run '{self.run_id}' is already being worked on by process {lock.read().strip() or '?'}",
-                    advice="wait for it, or start another run with --fresh",
-                ) from None
+                raise self.held_already() from None
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
             yield
 
+    def held_already(self) -> SettingsError:
+        """The refusal of a second worker."""
+        holder = (self.path / "lock").read_text().strip()
+        return SettingsError(
+            f"run '{self.run_id}' is already being worked on by process {holder or '?'}",
+            advice="wait for it, or start another run with --fresh",
+        )
+
     @property
     def is_held(self) -> bool:
-        """Whether a living process works on it."""
+        """Whether a living process works on it; asking disturbs nobody."""
         try:
-            with self.held():
-                return False
-        except SettingsError:
+            with (self.path / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        return False
 
 
 def create_run(
@@ -112,12 +137,18 @@ def create_run(
     """Make the directory of a new run.
 
     Raises:
-        SettingsError: If a run of that name exists with other settings.
+        SettingsError: If the name is none, or a run of that name exists with other settings.
     """
+    if run_id is not None and not re.fullmatch(RUN_ID, run_id):
+        raise SettingsError(
+            f"--run-id must be 3 to 64 lower-case letters, digits and hyphens, got {len(run_id)} characters that are not",
+            advice="for example: --run-id chembl-seed-1",
+        )
     name = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = RunDirectory(home / "runs" / name)
     content = {
         "run_id": name,
+        "motet": VERSION,
         "created": now.isoformat(timespec="seconds"),
         "settings": settings.model_dump(mode="json"),
     }
@@ -137,8 +168,9 @@ def list_runs(home: Path) -> list[RunDirectory]:
 def find_unfinished(home: Path, settings: RunSettings) -> RunDirectory | None:
     """The newest run with these settings that stopped before its end and that nobody works on."""
     for run in reversed(list_runs(home)):
-        if run.result is None and run.settings == settings and not run.is_held:
-            return run
+        with contextlib.suppress(SettingsError):  # of another version: nobody resumes it
+            if run.result is None and run.settings == settings and not run.is_held:
+                return run
     return None
 
 

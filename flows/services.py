@@ -162,6 +162,12 @@ def status(home: Path) -> tuple[Service, ...]:
     return tuple(_describe(home, name) for name in SERVICES)
 
 
+def prefect_address(home: Path) -> str:
+    """Address of Prefect's interface: where it runs, or where `up` would start it."""
+    process = _running(home, "prefect")
+    return f"http://127.0.0.1:{PREFECT_PORT if process is None else process.port}"
+
+
 def mlflow_address(home: Path) -> str:
     """Address of MLflow's interface: where it runs, or where `up` would start it."""
     process = _running(home, "mlflow")

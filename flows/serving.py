@@ -5,6 +5,7 @@ the server names. Runs: on one machine, started by `motet up`. Source: own; back
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) ->
 def main(arguments: list[str]) -> None:
     """Serve until stopped: ``python -m flows.serving HOME``."""
     (home,) = arguments
+    os.umask(0o077)
     serve(
         *(make_deployment(described, parameters={"home": home}) for described in read_deployments()),
         pause_on_shutdown=False,

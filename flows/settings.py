@@ -4,9 +4,9 @@ Why: one frozen object at the edge; everything inside takes plain arguments. Run
 defaults as measured in docs/results.md.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
@@ -56,6 +56,15 @@ class RunSettings(BaseModel):
     pooled_arm: bool = True
     permuted_labels: bool = False
 
+    @model_validator(mode="after")
+    def _sum_fits_the_ring(self) -> Self:
+        if self.partners > 2 ** (self.ring_bits - self.value_bits):
+            raise ValueError(
+                f"{self.partners} partners of --value-bits {self.value_bits} do not fit --ring-bits {self.ring_bits}; "
+                "choose --ring-bits 32, or fewer bits"
+            )
+        return self
+
     @property
     def threshold(self) -> int:
         """Partners that must stay to the end of a round."""
@@ -79,6 +88,9 @@ def settings_from(values: dict[str, object]) -> RunSettings:
         )
     except ValidationError as exc:
         wrong = "; ".join(
-            f"--{str(error['loc'][0]).replace('_', '-')}: {error['msg']}" for error in exc.errors()
+            f"--{str(error['loc'][0]).replace('_', '-')}: {error['msg']}"
+            if error["loc"]
+            else error["msg"].removeprefix("Value error, ")
+            for error in exc.errors()
         )
         raise SettingsError(f"the settings cannot work: {wrong}") from None

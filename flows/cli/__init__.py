@@ -7,6 +7,7 @@ Runs: anywhere. Source: own.
 import errno
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def _run(argv: Sequence[str] | None) -> int:
     from data_contracts.errors import MotetError
 
     arguments = build_parser().parse_args(argv)
+    os.umask(0o077)  # whatever this command or a server of it writes is for its user alone
     try:
         outcome = load_handler(arguments)(arguments)
     except MotetError as exc:

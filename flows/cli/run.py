@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     found = open_or_create_run(
         arguments.home, settings=settings, run_id=arguments.run_id, fresh=arguments.fresh
     )
+    if found.is_held:
+        raise found.held_already()
     if found.result is None:
         _say(f"run {found.run_id} in {found.path}\nstarting Prefect")
         with prefect_server(found.home) as server:
@@ -39,6 +41,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _settings(arguments: argparse.Namespace) -> RunSettings:
     given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    if given["data"] is not None and (arguments.activities or arguments.structures or arguments.partners):
+        raise SettingsError(
+            "--data names companies that were made before; --partners, --activities and --structures make new ones",
+            advice="give --data alone, or leave it out",
+        )
     if arguments.activities or arguments.structures:
         given["data"] = _import_own_files(arguments)
     elif given["data"] is not None:
@@ -99,6 +106,8 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         ]
         for name, uplift in partners.items()
     ]
+    if result["data"].get("control"):
+        print("CONTROL: the labels are permuted, there is nothing to learn and no arm may gain.")
     if result["data"]["simulated_assays"]:
         print("Simulated assays on real molecules: these figures say nothing about any drug.")
     print_table(columns, rows)

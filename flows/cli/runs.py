@@ -7,6 +7,7 @@ Runs: on one machine. Source: own.
 import argparse
 from typing import Any
 
+from data_contracts.errors import SettingsError
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, list_runs
 
@@ -23,13 +24,18 @@ def runs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _row(run: RunDirectory) -> dict[str, Any]:
-    settings, result = run.settings, run.result
+    result = run.result
+    try:
+        settings = run.settings
+    except SettingsError:
+        unknown = dict.fromkeys(("data", "partners", "seed", "rounds", "hidden", "uplift AUPRC"))
+        return {"run": run.run_id, "state": "of another version of motet", **unknown}
     state = "finished" if result else "running" if run.is_held else "stopped: `motet run` resumes it"
     uplift = (result or {}).get("consortium", {}).get("uplift_auprc")
     return {
         "run": run.run_id,
         "state": state,
-        "data": settings.data,
+        "data": settings.data + (" (control: permuted labels)" if settings.permuted_labels else ""),
         "partners": settings.partners,
         "seed": settings.seed,
         "rounds": settings.rounds,

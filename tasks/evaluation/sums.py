@@ -54,6 +54,36 @@ def to_integers(
     return integers
 
 
+def to_figures(
+    values: Mapping[str, npt.NDArray[np.float64]], *, names: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """A partner's own mean of each quantity in fixed point, without how many endpoints stand behind it.
+
+    In every round of a run the same endpoints are measured, so their number would be the same integer each time, and
+    a round in which one partner is missing would show that partner's.
+
+    Args:
+        values: Per quantity one value per counted endpoint; NaN where undefined.
+        names: The quantities in order; one without a value counts as 0, the same in every round.
+
+    Returns:
+        int64 of shape ``(len(names),)`` in units of ``2**-20``.
+    """
+    found = [np.asarray(values.get(name, ()), dtype=np.float64) for name in names]
+    means = [float(np.mean(one[~np.isnan(one)])) if (~np.isnan(one)).any() else 0.0 for one in found]
+    figures: npt.NDArray[np.int64] = np.rint(np.clip(means, -MAX_VALUE, MAX_VALUE) * FIXED_POINT).astype(
+        np.int64
+    )
+    return figures
+
+
+def figures_to_means(
+    sums: npt.NDArray[np.int64], *, names: Sequence[str], n_partners: int
+) -> dict[str, float]:
+    """Turn sums of ``to_figures`` into means over the partners, each with one vote."""
+    return {name: total / FIXED_POINT / n_partners for name, total in zip(names, sums.tolist(), strict=True)}
+
+
 def to_means(sums: npt.NDArray[np.int64], *, names: Sequence[str]) -> dict[str, tuple[float | None, int]]:
     """Turn the consortium's sums into means.
 

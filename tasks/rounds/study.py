@@ -12,18 +12,22 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
 
-from data_contracts.errors import AgreementViolation, UpdateMismatch
+from data_contracts.canonical_json import digest_of
+from data_contracts.errors import AgreementViolation, WorkFailed
 from data_contracts.plan import RoundPlan
 from tasks.exchange.durable_files import replace_whole
 from tasks.secure_aggregation.vector import SecureSum
 
+COMPLETE = "complete"
 Contribution = Mapping[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
 """One array per lane of the plan, shape ``(lane.length,)``: float32 where the lane has a clip, else int64."""
 
 PartnerInputs = TypeVar("PartnerInputs")
 CoordinatorInputs = TypeVar("CoordinatorInputs")
 Outcome = TypeVar("Outcome")
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,21 @@ def combine(
     return study.combine(plan, total, inputs) | {"survivors": list(total.survivors)}
 
 
+def parse_parameters(plan: RoundPlan, model: type[Parameters]) -> Parameters:
+    """Parse a plan's parameters into a study's bounded model.
+
+    Raises:
+        AgreementViolation: If one is missing, unknown or out of bounds.
+    """
+    try:
+        return model.model_validate(plan.parameters)
+    except ValidationError as exc:
+        wrong = sorted({str(error["loc"][0]) if error["loc"] else "parameters" for error in exc.errors()})
+        raise AgreementViolation(
+            f"the plan of round {plan.round} asks for what is not granted: {', '.join(wrong)[:300]}"
+        ) from None
+
+
 def check_lanes(plan: RoundPlan, contribution: Contribution, *, who: str) -> None:
     """Check that a contribution has exactly the plan's lanes, lengths and types.
 
@@ -80,11 +99,49 @@ def write_contribution(directory: Path, contribution: Contribution) -> None:
             replace_whole(directory / f"{name}.npy", [buffer.getbuffer()])
 
 
+def mark_complete(directory: Path, plan: RoundPlan) -> None:
+    """Say that a plan's contribution lies whole in a directory; written last."""
+    replace_whole(directory / COMPLETE, [work_digest(plan).encode()])
+
+
+def is_complete(directory: Path, plan: RoundPlan) -> bool:
+    """Whether a plan's contribution lies there, every lane of it, also from an earlier attempt."""
+    try:
+        marked = (directory / COMPLETE).read_text() == work_digest(plan)
+    except FileNotFoundError:
+        return False
+    return marked and all((directory / f"{lane.name}.npy").exists() for lane in plan.lanes)
+
+
+async def compute_once(
+    study: "Study[PartnerInputs, Any, Any]",
+    plan: RoundPlan,
+    inputs: PartnerInputs,
+    directory: Path,
+    *,
+    who: str,
+) -> str:
+    """Compute a partner's contribution unless it lies there complete.
+
+    Returns:
+        Who computed it.
+    """
+    if not is_complete(directory, plan):
+        await study.compute(plan, inputs, directory)
+        mark_complete(directory, plan)
+    return who
+
+
+def work_digest(plan: RoundPlan) -> str:
+    """Digest of what decides a contribution: the plan without its attempt and cohort."""
+    return digest_of(plan.model_dump(mode="json", exclude={"attempt", "cohort"}))
+
+
 def read_contribution(directory: Path, plan: RoundPlan, *, who: str) -> Contribution:
     """Map a contribution into memory and check it against the plan.
 
     Raises:
-        UpdateMismatch: If a lane is missing or damaged.
+        WorkFailed: If a lane is missing or damaged.
         AgreementViolation: If lanes, lengths or types are not those of the plan.
     """
     contribution = {}
@@ -94,9 +151,9 @@ def read_contribution(directory: Path, plan: RoundPlan, *, who: str) -> Contribu
                 directory / f"{lane.name}.npy", mmap_mode="r", allow_pickle=False
             )
         except (OSError, ValueError, EOFError) as exc:
-            raise UpdateMismatch(
-                f"'{who}' has no readable lane '{lane.name}' for round {plan.round} ({type(exc).__name__}); "
-                f"run the same command again: it is computed anew"
+            raise WorkFailed(
+                f"'{who}' has no readable lane '{lane.name}' for round {plan.round} ({type(exc).__name__})",
+                advice="run the same command again: the lane is computed anew",
             ) from None
     check_lanes(plan, contribution, who=who)
     return contribution

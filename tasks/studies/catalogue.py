@@ -8,10 +8,11 @@ coordinator. Source: own; the idea of a catalogue of common assays is MELLODDY's
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from data_contracts.canonical_json import canonical_bytes, parse_canonical
 from data_contracts.catalogue import ENDPOINTS
@@ -25,7 +26,10 @@ from tasks.rounds.study import Study, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 
 NAME = "catalogue"
+LIST_CONTRACT = "endpoint-list@1"
 CONTRACT = "catalogue@1"
+ROUND = 0
+"""The one round in which endpoints are counted; a second count with another cohort would tell who trains what."""
 MIN_PARTNERS = 3
 """Fewest survivors behind a shared row: with two, each could subtract its own and read the other's."""
 MAX_ENDPOINTS = 100_000
@@ -46,31 +50,76 @@ def lanes(n_endpoints: int) -> tuple[Lane, ...]:
     return (Lane(name="trained", length=n_endpoints, ring_bits=64, value_bits=FLAG_BITS),)
 
 
+class Catalogue(BaseModel):
+    """The endpoints whose head rows are shared.
+
+    Attributes:
+        endpoints: Their ids, sorted and distinct.
+        partners: How many partners train each of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    endpoints: tuple[str, ...] = Field(max_length=MAX_ENDPOINTS)
+    partners: tuple[PositiveInt, ...]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if list(self.endpoints) != sorted(set(self.endpoints)) or len(self.partners) != len(self.endpoints):
+            raise ValueError("endpoints must be sorted and distinct, with one count each")
+        return self
+
+
 def publish_list(blobs: BlobStore, endpoints: Sequence[str]) -> BlobReference:
-    """Store a list of endpoint ids, sorted and without repetition."""
-    return blobs.put([canonical_bytes(sorted(set(endpoints)))], contract=CONTRACT)
+    """Store the list of endpoint ids that are offered, sorted and without repetition."""
+    return blobs.put([canonical_bytes(sorted(set(endpoints)))], contract=LIST_CONTRACT)
+
+
+def publish_catalogue(blobs: BlobStore, catalogue: Catalogue) -> BlobReference:
+    """Store the endpoints that are shared."""
+    return blobs.put([canonical_bytes(catalogue.model_dump(mode="json"))], contract=CONTRACT)
 
 
 def read_list(blobs: BlobStore, reference: BlobReference, *, who: str) -> tuple[str, ...]:
-    """Read a published list.
+    """Read the list of endpoints that are offered.
 
     Raises:
         ProtocolError: If it is not there, damaged, too large, or no sorted list of distinct ids.
     """
-    if reference.contract != CONTRACT or reference.bytes > MAX_BYTES:
-        raise ProtocolError(
-            f"'{who}' published a {reference.contract} of {reference.bytes} bytes, expected {CONTRACT} "
-            f"of at most {MAX_BYTES}"
-        )
-    found = parse_canonical(bytes(blobs.open(reference, who=who)), who=who, max_bytes=MAX_BYTES)
+    found = _parsed(blobs, reference, contract=LIST_CONTRACT, who=who)
     if (
         not isinstance(found, list)
         or len(found) > MAX_ENDPOINTS
         or not all(isinstance(name, str) for name in found)
         or found != sorted(set(found))
     ):
-        raise ProtocolError(f"the {CONTRACT} of '{who}' is no sorted list of at most {MAX_ENDPOINTS} ids")
+        raise ProtocolError(
+            f"the {LIST_CONTRACT} of '{who}' is no sorted list of at most {MAX_ENDPOINTS} ids"
+        )
     return tuple(found)
+
+
+def read_catalogue(blobs: BlobStore, reference: BlobReference, *, who: str) -> Catalogue:
+    """Read the endpoints that are shared.
+
+    Raises:
+        ProtocolError: If the list is not there, damaged, too large, or not of this form.
+    """
+    try:
+        return Catalogue.model_validate_json(
+            canonical_bytes(_parsed(blobs, reference, contract=CONTRACT, who=who))
+        )
+    except ValidationError:
+        raise ProtocolError(f"the {CONTRACT} of '{who}' is no list of endpoints with counts") from None
+
+
+def _parsed(blobs: BlobStore, reference: BlobReference, *, contract: str, who: str) -> Any:
+    if reference.contract != contract or reference.bytes > MAX_BYTES:
+        raise ProtocolError(
+            f"'{who}' published a {reference.contract} of {reference.bytes} bytes, expected {contract} "
+            f"of at most {MAX_BYTES}"
+        )
+    return parse_canonical(bytes(blobs.open(reference, who=who)), who=who, max_bytes=MAX_BYTES)
 
 
 def places_of(dataset: Path, catalogue: Sequence[str]) -> Places:
@@ -111,7 +160,8 @@ def accept(plan: RoundPlan) -> None:
     """
     n_partners = plan.parameters.get("n_partners")
     if (
-        plan.model_in is None
+        plan.round != ROUND
+        or plan.model_in is None
         or set(plan.parameters) != {"n_partners"}
         or not isinstance(n_partners, int)
         or n_partners < len(plan.cohort)
@@ -140,9 +190,10 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     listed = read_list(blobs, plan.model_in, who="coordinator")
     counts = np.asarray(total.values["trained"], dtype=np.int64)
     needed = partners_needed(plan)
-    kept = [name for name, count in zip(listed, counts.tolist(), strict=True) if count >= needed]
+    kept = [(name, n) for name, n in zip(listed, counts.tolist(), strict=True) if n >= needed]
+    agreed = Catalogue(endpoints=tuple(name for name, _ in kept), partners=tuple(n for _, n in kept))
     return {
-        "catalogue": publish_list(blobs, kept).model_dump(),
+        "catalogue": publish_catalogue(blobs, agreed).model_dump(),
         "n_catalogue": len(kept),
         "metrics": {"catalogue/listed": float(len(listed)), "catalogue/shared": float(len(kept))},
     }

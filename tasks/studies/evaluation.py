@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, RoundPlan
 from tasks.evaluation.metrics import METRICS, PERFECT
 from tasks.evaluation.score_tables import CALIBRATION
-from tasks.evaluation.sums import lane_length, to_integers, to_means
+from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
 from tasks.evaluation.uplift import riptop
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import Score, ScoreBaseline, ScoreResult
-from tasks.rounds.study import Study, write_contribution
+from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 
@@ -73,7 +73,13 @@ class PartnerInputs:
 
 
 def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
-    """One exact lane of metric sums per arm, and one of relative improvements where there is a baseline."""
+    """One exact lane per arm, and one of relative improvements where there is a baseline.
+
+    On the validation fold, which is looked at in every round, a lane holds each partner's figures; on the test fold,
+    once a run, sums over endpoints and their number.
+    """
+    if parameters.split == "validation":
+        return (Lane(name="federated", length=len(METRICS), ring_bits=64, value_bits=COUNT_BITS),)
     quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, METRICS)
     if "single" in quantities:
         quantities["uplift"] = UPLIFTS
@@ -98,7 +104,12 @@ def accept(plan: RoundPlan) -> None:
     Raises:
         AgreementViolation: If parameters or lanes are not those of this study.
     """
-    if plan.lanes != lanes(parameters_of(plan)) or plan.model_in is None:
+    parameters = parameters_of(plan)
+    if parameters.split == "validation" and parameters.arms != 1:
+        raise AgreementViolation(
+            f"the plan of round {plan.round} asks for arms on the validation fold that are not granted there"
+        )
+    if plan.lanes != lanes(parameters) or plan.model_in is None:
         raise AgreementViolation(f"the plan of round {plan.round} does not have the lanes of '{NAME}'")
 
 
@@ -111,8 +122,10 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         values[arm] = counted_values(scored)
         if parameters.split == "test":  # the partner's own: what its reliability is learnt on
             await _score(inputs, arm, fold=FOLDS["validation"], output=directory / arm / CALIBRATION)
-    if parameters.split == "test":
-        await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
+    if parameters.split == "validation":
+        write_contribution(directory, {"federated": to_figures(values["federated"], names=METRICS)})
+        return
+    await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
     sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
@@ -141,11 +154,18 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     """Turn sums into the consortium's means.
 
     Returns:
-        ``metrics``: by ``<split>/<arm>/<metric>``.
+        ``metrics``: ``validation/<metric>``, means over partners; or ``test/<arm>/<metric>``, means over endpoints.
     """
     del blobs
     split = parameters_of(plan).split
     metrics: dict[str, float] = {}
+    if split == "validation":
+        figures = figures_to_means(
+            np.asarray(total.values["federated"], dtype=np.int64),
+            names=METRICS,
+            n_partners=len(total.survivors),
+        )
+        return {"metrics": {f"{split}/{name}": value for name, value in figures.items()}}
     for lane in plan.lanes:
         names = UPLIFTS if lane.name == "uplift" else METRICS
         means = to_means(np.asarray(total.values[lane.name], dtype=np.int64), names=names)

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import save
 
-from data_contracts.errors import AgreementViolation
+from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import clip_for_next_round, server_step
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.evaluation.metrics import METRICS
-from tasks.evaluation.sums import FIXED_POINT, lane_length, to_integers, to_means
+from tasks.evaluation.sums import figures_to_means, to_figures
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult, TrainingSettings
 from tasks.local_training.parameters import (
@@ -31,19 +31,21 @@ from tasks.local_training.parameters import (
     vector_length,
 )
 from tasks.local_training.shared_model import (
-    read_places,
     read_shared,
     shared_layout,
     trunk_length,
 )
-from tasks.rounds.study import Study, write_contribution
+from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
-from tasks.studies.catalogue import FLAG_BITS, MAX_ENDPOINTS, MIN_PARTNERS, presence
+from tasks.studies.catalogue import CONTRACT as CATALOGUE_CONTRACT
+from tasks.studies.catalogue import MAX_BYTES, MAX_ENDPOINTS, read_catalogue
 
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
-COUNTS = ("loss", "weight")
-"""First integers of the lane ``counts``: summed loss and weight in units of 2**-20."""
+LOSS = "loss"
+FIGURES = (LOSS, *METRICS)
+"""Each partner's mean training loss and validation metrics. No lane of a training round holds a number that stays
+the same from round to round: with one partner missing, the difference would be that partner's."""
 COUNT_BITS = 52
 SHARED_CONTRACT = "shared-model@1"
 
@@ -56,6 +58,8 @@ class TrainingParameters(BaseModel):
     Attributes:
         hidden: Width of the trunk.
         n_catalogue: Rows of the catalogue head; 0 if no endpoint is shared.
+        catalogue_sha256: Digest of the list of these rows, as round 0 announced it; empty without one.
+        catalogue_bytes: Size of that list.
         rounds: Rounds of the whole training; the single-partner arm gets as many epochs.
         local_epochs: Passes over the training folds in a round.
         batch_size: Structures in a minibatch.
@@ -70,6 +74,8 @@ class TrainingParameters(BaseModel):
 
     hidden: int = Field(ge=1, le=8192)
     n_catalogue: int = Field(default=0, ge=0, le=MAX_ENDPOINTS)
+    catalogue_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    catalogue_bytes: int = Field(default=0, ge=0, le=MAX_BYTES)
     rounds: int = Field(ge=1, le=1000)
     local_epochs: int = Field(ge=1, le=100)
     batch_size: int = Field(ge=1, le=65536)
@@ -78,6 +84,13 @@ class TrainingParameters(BaseModel):
     weight_decay: float = Field(ge=0, le=1)
     server_learning_rate: float = Field(gt=0, le=10)
     clip_ceiling: float = Field(gt=0, le=1000)
+
+    @property
+    def catalogue(self) -> BlobReference:
+        """Where the list of the catalogue head's rows lies."""
+        return BlobReference(
+            sha256=self.catalogue_sha256, bytes=self.catalogue_bytes, contract=CATALOGUE_CONTRACT
+        )
 
     @property
     def settings(self) -> TrainingSettings:
@@ -116,12 +129,11 @@ class PartnerInputs:
 def lanes(
     parameters: TrainingParameters, *, clip: float, ring_bits: int, value_bits: int
 ) -> tuple[Lane, ...]:
-    """The lanes of a training round: the shared model's update, who trains which catalogue row, and exact counts."""
+    """The lanes of a training round: the shared model's update, and each partner's figures."""
     length = vector_length(shared_layout(parameters.hidden, n_catalogue=parameters.n_catalogue))
     return (
         Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
-        Lane(name="trained", length=parameters.n_catalogue, ring_bits=64, value_bits=FLAG_BITS),
-        Lane(name="counts", length=len(COUNTS) + lane_length(METRICS), ring_bits=64, value_bits=COUNT_BITS),
+        Lane(name="figures", length=len(FIGURES), ring_bits=64, value_bits=COUNT_BITS),
     )
 
 
@@ -131,13 +143,7 @@ def parameters_of(plan: RoundPlan) -> TrainingParameters:
     Raises:
         AgreementViolation: If one is missing, unknown or out of bounds.
     """
-    try:
-        return TrainingParameters.model_validate(plan.parameters)
-    except ValidationError as exc:
-        wrong = sorted({str(error["loc"][0]) if error["loc"] else "parameters" for error in exc.errors()})
-        raise AgreementViolation(
-            f"the plan of round {plan.round} asks for what is not granted: {', '.join(wrong)[:300]}"
-        ) from None
+    return parse_parameters(plan, TrainingParameters)
 
 
 def accept(plan: RoundPlan) -> None:
@@ -165,10 +171,8 @@ def accept(plan: RoundPlan) -> None:
 
 
 async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:
-    """Score the round's trunk with the last head, then train it on; leave update and counts in ``directory``."""
+    """Score the round's trunk with the last head, then train it on; leave update and figures in ``directory``."""
     parameters = parameters_of(plan)
-    places = read_places(inputs.places)
-    assert places is not None  # noqa: S101 - a file was named
     values: dict[str, npt.NDArray[np.float64]] = {}
     if inputs.last_round is not None:
         scored: ScoreResult = await inputs.run_job(
@@ -196,13 +200,8 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             output=directory,
         )
     )
-    counts = [
-        round(trained.loss_sum * FIXED_POINT),
-        round(trained.weight_sum * FIXED_POINT),
-        *to_integers(values, names=METRICS).tolist(),
-    ]
-    trained_rows = presence(places, n_catalogue=parameters.n_catalogue)
-    write_contribution(directory, {"counts": np.array(counts, dtype=np.int64), "trained": trained_rows})
+    loss = np.array([trained.loss_sum / trained.weight_sum])
+    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=FIGURES)})
 
 
 def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
@@ -223,9 +222,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     n_survivors = len(total.survivors)
     summed = np.asarray(total.values["update"], dtype=np.float64)
     mean = summed / n_survivors
-    step = mean_step(
-        summed, np.asarray(total.values["trained"]), n_survivors=n_survivors, parameters=parameters
-    )
+    step = mean_step(summed, _trainers(parameters, blobs), n_survivors=n_survivors, hidden=parameters.hidden)
     following, _ = server_step(shared, step, server_learning_rate=parameters.server_learning_rate)
     return {
         "trunk": publish_shared(blobs, following, parameters=parameters).model_dump(),
@@ -234,28 +231,41 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     }
 
 
+def _trainers(parameters: TrainingParameters, blobs: BlobStore) -> npt.NDArray[np.int64]:
+    """How many partners train each row of the catalogue head, as round 0 counted them."""
+    if not parameters.n_catalogue:
+        return np.zeros(0, dtype=np.int64)
+    agreed = read_catalogue(blobs, parameters.catalogue, who="coordinator")
+    if len(agreed.endpoints) != parameters.n_catalogue:
+        raise UpdateMismatch(
+            f"the catalogue has {len(agreed.endpoints)} endpoints, the plan says {parameters.n_catalogue}"
+        )
+    return np.array(agreed.partners, dtype=np.int64)
+
+
 def mean_step(
     summed: npt.NDArray[np.float64],
-    n_trained: npt.NDArray[np.int64],
+    n_trainers: npt.NDArray[np.int64],
     *,
     n_survivors: int,
-    parameters: TrainingParameters,
+    hidden: int,
 ) -> npt.NDArray[np.float64]:
     """Average each parameter over those who train it.
 
     Args:
         summed: Sum of the survivors' updates, shape ``(n_parameters,)``.
-        n_trained: How many survivors train each row of the catalogue head, shape ``(n_catalogue,)``.
-        n_survivors: How many train the trunk.
-        parameters: Of the run.
+        n_trainers: How many partners train each row of the catalogue head, shape ``(n_catalogue,)``.
+        n_survivors: How many train the trunk in this round.
+        hidden: Width of the trunk.
 
     Returns:
-        The mean update. A catalogue row that too few survivors trained in this round stands still.
+        The mean update. Where a partner that trains a catalogue row is missing in this round, that row's step is
+        a little short: who trains which row is not known.
     """
     step = summed / n_survivors
-    start, n_catalogue = trunk_length(parameters.hidden), parameters.n_catalogue
-    factor = np.where(n_trained >= MIN_PARTNERS, n_survivors / np.maximum(n_trained, 1), 0.0)
-    rows = step[start : start + n_catalogue * parameters.hidden].reshape(n_catalogue, parameters.hidden)
+    start, n_catalogue = trunk_length(hidden), len(n_trainers)
+    factor = n_survivors / n_trainers
+    rows = step[start : start + n_catalogue * hidden].reshape(n_catalogue, hidden)
     rows *= factor[:, None]
     step[start + rows.size :] *= factor
     return step
@@ -263,15 +273,15 @@ def mean_step(
 
 def round_metrics(total: SecureSum, *, mean: npt.NDArray[np.float64]) -> dict[str, float]:
     """The consortium's figures of a round, from sums alone."""
-    counts = np.asarray(total.values["counts"], dtype=np.int64)
-    loss, weight = counts[: len(COUNTS)].tolist()
-    metrics = {
-        "train/log_loss": loss / max(weight, 1),
+    figures = figures_to_means(
+        np.asarray(total.values["figures"], dtype=np.int64), names=FIGURES, n_partners=len(total.survivors)
+    )
+    measured = {f"validation/{name}": figures[name] for name in METRICS if figures["log_loss"] > 0}
+    return measured | {
+        "train/log_loss": figures[LOSS],
         "update/clipped_fraction": total.n_clipped["update"] / (len(total.survivors) * max(len(mean), 1)),
         "update/root_mean_square": float(np.sqrt(np.mean(np.square(mean)))),
     }
-    means = to_means(counts[len(COUNTS) :], names=METRICS)
-    return metrics | {f"validation/{name}": value for name, (value, _) in means.items() if value is not None}
 
 
 def shared_vector(blobs: BlobStore, reference: BlobReference, *, who: str) -> FloatArray:

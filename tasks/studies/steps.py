@@ -1,17 +1,19 @@
-"""Prefect tasks of the studies: ``local-training`` and ``evaluation`` of one partner in one round.
+"""Prefect tasks of the studies: ``catalogue``, ``local-training`` and ``evaluation`` of one partner in one round.
 
-Why: only the path of the contribution passes on, never an array; a finished contribution is found again.
-Runs: on the partner. Source: own.
+Why: only the path of the contribution passes on, never an array. What is finished is known by a mark beside the files
+themselves, not by Prefect's cache, which could outlive them (docs/decisions/0017). Runs: on the partner. Source: own.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from data_contracts.plan import RoundPlan
-from tasks.exchange.cache_keys import cache_key
-from tasks.local_training.jobs import Centralised, CentralisedResult
+from tasks.local_training.jobs import Centralised
+from tasks.rounds.study import compute_once
+from tasks.studies.arms import train_once
 from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.catalogue import PartnerInputs as CatalogueInputs
 from tasks.studies.evaluation import EVALUATION
@@ -19,67 +21,52 @@ from tasks.studies.evaluation import PartnerInputs as EvaluationInputs
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.qsar_training import PartnerInputs as TrainingInputs
 
-PER_ROUND = cache_key("2", "partner", "plan")
-PER_RUN = cache_key("3", "run_id", "who")  # a run keeps its settings; the job holds private seeds
-
 
 @task(
     name="catalogue",
     task_run_name="r{plan.round:03d}/{partner}/catalogue",
-    tags=["partner", "stage:local-training"],
-    cache_key_fn=PER_ROUND,
-    persist_result=True,
-    result_serializer="json",
+    tags=["partner", "stage:catalogue"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
 )
 async def catalogue(partner: str, plan: RoundPlan, *, inputs: CatalogueInputs, directory: Path) -> str:
     """Mark the listed endpoints that the partner trains; leaves its contribution in ``directory``."""
-    del partner
-    await CATALOGUE.compute(plan, inputs, directory)
-    return directory.name
+    return await compute_once(CATALOGUE, plan, inputs, directory, who=partner)
 
 
 @task(
     name="local-training",
     task_run_name="r{plan.round:03d}/{partner}/local-training",
     tags=["partner", "stage:local-training"],
-    cache_key_fn=PER_ROUND,
-    persist_result=True,
-    result_serializer="json",
+    cache_policy=NO_CACHE,
+    persist_result=False,
 )
 async def local_training(partner: str, plan: RoundPlan, *, inputs: TrainingInputs, directory: Path) -> str:
-    """Train a round's trunk on the partner's data; leaves its contribution in ``directory``."""
-    del partner
-    await QSAR_TRAINING.compute(plan, inputs, directory)
-    return directory.name
+    """Train a round's model on the partner's data; leaves its contribution in ``directory``."""
+    return await compute_once(QSAR_TRAINING, plan, inputs, directory, who=partner)
 
 
 @task(
     name="evaluation",
     task_run_name="r{plan.round:03d}/{partner}/evaluation",
     tags=["partner", "stage:evaluation"],
-    cache_key_fn=PER_ROUND,
-    persist_result=True,
-    result_serializer="json",
+    cache_policy=NO_CACHE,
+    persist_result=False,
 )
 async def evaluation(partner: str, plan: RoundPlan, *, inputs: EvaluationInputs, directory: Path) -> str:
     """Measure the partner's arms; leaves its contribution in ``directory``."""
-    del partner
-    await EVALUATION.compute(plan, inputs, directory)
-    return directory.name
+    return await compute_once(EVALUATION, plan, inputs, directory, who=partner)
 
 
 @task(
     name="local-training",
-    task_run_name="{who}/{job.kind}/local-training",
+    task_run_name="{who}/{kind}/local-training",
     tags=["stage:local-training"],
-    cache_key_fn=PER_RUN,
-    persist_result=True,
-    result_serializer="json",
+    cache_policy=NO_CACHE,
+    persist_result=False,
 )
 async def train_without_federation(
-    run_id: str, who: str, job: Centralised, *, run_job: RunJob
-) -> dict[str, Any]:
+    who: str, kind: str, *, make_job: Callable[[], Centralised], output: Path, run_job: RunJob
+) -> str:
     """Train the arm that the federation is compared with: alone, or (in simulation only) pooled."""
-    del run_id, who
-    result: CentralisedResult = await run_job(job)
-    return {"best_epoch": result.best_epoch}
+    return await train_once(output, make_job, run_job=run_job, what=f"{who}/{kind}")

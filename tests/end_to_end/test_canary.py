@@ -120,3 +120,12 @@ def test_no_pickle_lies_anywhere(finished):
     found = [path for path in finished.home.rglob("*") if path.is_file() and is_pickle(path.read_bytes())]
     assert found == []
     assert not list(finished.home.rglob("*.pkl"))
+
+
+def test_nobody_else_on_the_machine_may_read_a_file_of_the_home(finished):
+    open_to_others = [
+        path.relative_to(finished.home).as_posix()
+        for path in finished.home.rglob("*")
+        if not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
+    assert open_to_others == []

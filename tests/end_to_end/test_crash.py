@@ -26,17 +26,28 @@ def _living(home):
     return [line for line in listed.splitlines() if str(home) in line and "flows.cli" in line]
 
 
-def test_killed_in_the_middle_of_a_round_the_same_command_ends_with_the_same_model(
+def _killed_when(pattern, run_arguments, home, log):
+    """Start the command, and kill -9 as soon as a file of the run appears."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command(*run_arguments, home=home), stdout=output, stderr=output)
+    _await(pattern, root=home / "runs" / "first", process=process, log=log)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+MOMENTS = {
+    "a masked vector is out": "mailbox/messages/first/r00001-a*/masked/partner-a.json",
+    "the run is closed and one report written": "partners/partner-a/results/uplift.json",
+}
+
+
+def test_killed_in_a_round_and_again_at_its_end_the_same_command_ends_with_the_same_model(
     finished, run_arguments, tmp_path
 ):
     home, log = tmp_path / "motet-home", tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command(*run_arguments, home=home), stdout=output, stderr=output)
-    mailbox = home / "runs" / "first" / "mailbox"
-    _await("messages/first/r00001-a*/masked/partner-a.json", root=mailbox, process=process, log=log)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (home / "runs" / "first" / "result.json").exists()
+    for pattern in MOMENTS.values():
+        _killed_when(pattern, run_arguments, home, log)
+        assert not (home / "runs" / "first" / "result.json").exists()
     resumed = last_object(motet(*run_arguments, home=home))
     assert resumed["trunk_sha256"] == finished.result["trunk_sha256"]
     assert resumed["consortium"] == finished.result["consortium"]

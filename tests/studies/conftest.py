@@ -11,6 +11,7 @@ from tasks.local_training.shared_model import initial_shared
 from tasks.local_training.training import train
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.studies import qsar_training as training_study
+from tasks.studies.catalogue import Catalogue, publish_catalogue
 from tasks.studies.qsar_training import QSAR_TRAINING, PartnerInputs, TrainingParameters
 from tests.local_training.conftest import HIDDEN, write_prepared
 from tests.rounds.conftest import make_consortium  # noqa: F401 - a fixture
@@ -114,7 +115,22 @@ def make_training(make_consortium):  # noqa: F811 - the fixture
             write_prepared(consortium.root / name / "prepared", seed=number)
         private = np.full(5, -1, dtype=np.int32)
         chosen = dict.fromkeys(consortium.partners, private) | (places or {})
-        parameters = PARAMETERS.model_copy(update={"n_catalogue": n_catalogue})
+        parameters = PARAMETERS
+        if n_catalogue:
+            trainers = [sum(row in one for one in chosen.values()) for row in range(n_catalogue)]
+            reference = publish_catalogue(
+                consortium.boards["coordinator"].mailbox.blobs,
+                Catalogue(
+                    endpoints=tuple(f"A{row}>=6.5" for row in range(n_catalogue)), partners=tuple(trainers)
+                ),
+            )
+            parameters = parameters.model_copy(
+                update={
+                    "n_catalogue": n_catalogue,
+                    "catalogue_sha256": reference.sha256,
+                    "catalogue_bytes": reference.bytes,
+                }
+            )
         return Training(consortium=consortium, parameters=parameters, places=chosen)
 
     return make

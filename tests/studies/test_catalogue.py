@@ -14,7 +14,7 @@ from data_contracts.references import BlobReference
 from flows.partner import _repeat_count
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.studies import catalogue
-from tasks.studies.catalogue import CATALOGUE, PartnerInputs
+from tasks.studies.catalogue import CATALOGUE, Catalogue, PartnerInputs
 from tests.local_training.conftest import rewrite, write_prepared
 
 LISTED = ("A0>=6.5", "A1>=6.5", "A2>=6.5", "A3>=6.5", "A4>=6.5", "unknown>=5")
@@ -74,9 +74,12 @@ def test_a_row_is_shared_only_if_three_partners_stay_behind_it_whoever_is_left_o
 ):
     outcome = _run(consortium, _plan(consortium, threshold=threshold))
     blobs = consortium.boards["coordinator"].mailbox.blobs
-    kept = catalogue.read_list(blobs, BlobReference.model_validate(outcome["catalogue"]), who="coordinator")
-    assert kept == expected
-    assert set(outcome) == {"catalogue", "n_catalogue", "metrics", "survivors"}, "no count is announced"
+    kept = catalogue.read_catalogue(
+        blobs, BlobReference.model_validate(outcome["catalogue"]), who="coordinator"
+    )
+    assert kept.endpoints == expected
+    assert kept.partners == tuple(3 if name.startswith("A3") else 4 for name in expected)
+    assert set(outcome) == {"catalogue", "n_catalogue", "metrics", "survivors"}
     assert outcome["metrics"] == {"catalogue/listed": 6.0, "catalogue/shared": float(len(expected))}
 
 
@@ -84,7 +87,9 @@ def test_a_coordinator_that_announces_a_lonely_endpoint_as_common_is_found_out(c
     def everything(plan, total, blobs):
         honest = CATALOGUE.combine(plan, total, blobs)
         return honest | {
-            "catalogue": catalogue.publish_list(blobs, LISTED).model_dump(),
+            "catalogue": catalogue.publish_catalogue(
+                blobs, Catalogue(endpoints=LISTED, partners=(4,) * len(LISTED))
+            ).model_dump(),
             "n_catalogue": len(LISTED),
         }
 
@@ -118,16 +123,39 @@ def test_a_plan_with_another_lane_or_no_list_is_refused(consortium):
 @pytest.mark.parametrize("content", [["b", "a"], ["a", "a"], [1], {"a": 1}, "a"])
 def test_a_list_that_is_no_sorted_list_of_names_is_the_coordinators_fault(consortium, content):
     blobs = consortium.boards["coordinator"].mailbox.blobs
-    reference = blobs.put([canonical_bytes(content)], contract=catalogue.CONTRACT)
+    reference = blobs.put([canonical_bytes(content)], contract=catalogue.LIST_CONTRACT)
     with pytest.raises(ProtocolError, match="coordinator"):
         catalogue.read_list(blobs, reference, who="coordinator")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"endpoints": ["a"], "partners": []},
+        {"endpoints": ["b", "a"], "partners": [3, 3]},
+        {"endpoints": ["a"], "partners": [0]},
+        {"endpoints": ["a"], "partners": ["3"]},
+    ],
+)
+def test_a_catalogue_that_is_none_is_the_coordinators_fault(consortium, content):
+    blobs = consortium.boards["coordinator"].mailbox.blobs
+    reference = blobs.put([canonical_bytes(content)], contract=catalogue.CONTRACT)
+    with pytest.raises(ProtocolError, match="of 'coordinator' is no list of endpoints"):
+        catalogue.read_catalogue(blobs, reference, who="coordinator")
+
+
+def test_a_second_count_in_another_round_is_refused(consortium):
+    """Two counts over other cohorts would tell which endpoints one partner trains."""
+    with pytest.raises(AgreementViolation):
+        CATALOGUE.accept(_plan(consortium, round=5))
 
 
 def test_a_list_of_another_contract_or_too_large_is_refused_before_it_is_read(consortium):
     blobs = consortium.boards["coordinator"].mailbox.blobs
     for reference in (
         BlobReference(sha256="0" * 64, bytes=10, contract="trunk@1"),
-        BlobReference(sha256="0" * 64, bytes=catalogue.MAX_BYTES + 1, contract=catalogue.CONTRACT),
+        BlobReference(sha256="0" * 64, bytes=catalogue.MAX_BYTES + 1, contract=catalogue.LIST_CONTRACT),
     ):
-        with pytest.raises(ProtocolError, match="expected catalogue@1"):
+        with pytest.raises(ProtocolError, match="expected endpoint-list@1"):
             catalogue.read_list(blobs, reference, who="coordinator")

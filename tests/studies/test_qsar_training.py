@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_contracts.errors import AgreementViolation
+from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.references import BlobReference
 from tasks.local_training.shared_model import trunk_length
 from tasks.studies import qsar_training as training_study
@@ -42,24 +42,43 @@ def test_the_same_round_again_gives_the_same_bytes(make_training):
 
 
 SHARED = np.array([0, -1, 1, -1, -1], dtype=np.int32)
-OTHER = np.array([-1, 0, -1, -1, -1], dtype=np.int32)
 
 
-def test_a_catalogue_row_is_the_mean_of_those_who_train_it_and_a_lonely_row_stands_still(make_training):
+def test_a_catalogue_row_is_the_mean_of_those_who_train_it_and_the_trunk_that_of_all(make_training):
     names = ["partner-a", "partner-b", "partner-c"]
-    training = make_training(n_catalogue=2, places={**dict.fromkeys(names[:2], SHARED), "partner-c": OTHER})
+    training = make_training(n_catalogue=2, places=dict.fromkeys(names, SHARED))
     first = training.first()
     plan = training.plan(first, ring_bits=32, value_bits=24)
-    before = _vector(training, first)
-    after = _vector(training, training.secured_round(plan)["trunk"])
+    moved = _vector(training, training.secured_round(plan)["trunk"]) - _vector(training, first)
     updates = np.stack(training.updates(plan))
     start = trunk_length(HIDDEN)
-    row_0, row_1 = slice(start, start + HIDDEN), slice(start + HIDDEN, start + 2 * HIDDEN)
     assert not updates[3][start:].any(), "partner-d shares nothing"
-    np.testing.assert_allclose(after[row_0] - before[row_0], updates[:3, row_0].mean(axis=0), atol=1e-6)
-    assert np.abs(updates[:2, row_1]).max() > 0
-    np.testing.assert_array_equal(after[row_1], before[row_1])  # two partners: fewer than may share a row
-    np.testing.assert_allclose(after[:start] - before[:start], updates[:, :start].mean(axis=0), atol=1e-6)
+    assert updates[:3, start:].any(axis=1).all()
+    np.testing.assert_allclose(moved[start:], updates[:3, start:].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(moved[:start], updates[:, :start].mean(axis=0), atol=1e-6)
+
+
+def test_a_catalogue_of_another_length_than_the_plan_says_is_refused(make_training):
+    training = make_training(n_catalogue=2, places=dict.fromkeys(["partner-a", "partner-b"], SHARED))
+    lying = training.parameters.model_copy(update={"n_catalogue": 3})
+    with pytest.raises(UpdateMismatch, match="2 endpoints, the plan says 3"):
+        training_study._trainers(lying, training.blobs)
+
+
+def test_no_lane_of_a_training_round_repeats_a_number_of_a_partner(make_training):
+    """Else the sum of four less the sum of three would be one partner's."""
+    training = make_training(n_catalogue=2, places={"partner-a": SHARED})
+    first = training.plan(training.first())
+    second = training.plan(
+        BlobReference.model_validate(training.secured_round(first)["trunk"]), round_number=2
+    )
+    training.secured_round(second)
+    for name in training.consortium.partners:
+        for lane in ("figures", "update"):
+            one, two = (
+                np.load(training.consortium.root / name / f"r{number}" / f"{lane}.npy") for number in (1, 2)
+            )
+            assert not ((one == two) & (one != 0)).any(), lane
 
 
 @pytest.mark.parametrize(

@@ -1,76 +1,93 @@
-"""A study's finished work is found again by what decides it, and by nothing private."""
+"""Finished work is known by a mark beside its files, and done again if any of them is gone."""
 
-from pathlib import Path
-from types import SimpleNamespace
+import asyncio
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data_contracts.plan import Lane, RoundPlan
-from tasks.local_training.jobs import Centralised
-from tasks.studies.steps import evaluation, local_training, train_without_federation
+from tasks.local_training.jobs import Centralised, CentralisedResult, Usage
+from tasks.rounds.study import Study, compute_once, is_complete, mark_complete, write_contribution
+from tasks.studies.arms import train_once
 
-seeds = st.integers(0, 2**62 - 1)  # as sites derive them; JSON numbers end at 2**53
 PLAN = RoundPlan(
     run_id="run-1",
     round=1,
-    study="qsar-training",
+    study="counting",
     cohort=("a", "b", "c"),
     threshold=2,
     lanes=(Lane(name="counts", length=3, ring_bits=64, value_bits=40),),
 )
 
 
-def key_of(step, **arguments):
-    return step.cache_key_fn(SimpleNamespace(task=step), arguments)
+class Counting:
+    """A study that counts how often it computes."""
+
+    def __init__(self):
+        self.times = 0
+
+    async def compute(self, _plan, _inputs, directory):
+        self.times += 1
+        write_contribution(directory, {"counts": np.array([1, 2, 3])})
 
 
-def centralised(*, seed=1, kind="alone", output="/out"):
-    return Centralised(
-        kind=kind,
-        datasets=(Path("/data"),),
-        trunk=Path("/trunk"),
-        head_seeds=(seed,),
-        seed=seed,
-        output=Path(output),
-    )
+def _compute(counting, plan, directory):
+    study = Study(name="counting", accept=None, compute=counting.compute, combine=None)
+    return asyncio.run(compute_once(study, plan, None, directory, who="a"))
 
 
-@given(one=seeds, other=seeds)
-def test_the_key_of_an_arm_exists_for_every_seed_and_tells_nothing_of_it_or_of_paths(one, other):
-    keys = {
-        key_of(
-            train_without_federation,
-            run_id="run-1",
-            who="partner-a",
-            job=centralised(seed=seed, output=f"/home/{seed}"),
-            run_job=None,
+def test_a_complete_contribution_is_found_again_also_by_a_new_attempt(tmp_path):
+    counting = Counting()
+    assert _compute(counting, PLAN, tmp_path) == "a"
+    _compute(counting, PLAN, tmp_path)
+    _compute(counting, PLAN.model_copy(update={"attempt": 1, "cohort": ("a", "b")}), tmp_path)
+    assert counting.times == 1
+
+
+@pytest.mark.parametrize("change", [{"round": 2}, {"parameters": {"x": 1}}, {"run_id": "run-2"}])
+def test_another_plan_is_computed_anew(tmp_path, change):
+    counting = Counting()
+    _compute(counting, PLAN, tmp_path)
+    _compute(counting, PLAN.model_copy(update=change), tmp_path)
+    assert counting.times == 2
+
+
+@pytest.mark.parametrize("gone", ["counts.npy", "complete"])
+def test_a_lost_file_is_computed_anew(tmp_path, gone):
+    counting = Counting()
+    _compute(counting, PLAN, tmp_path)
+    (tmp_path / gone).unlink()
+    assert not is_complete(tmp_path, PLAN)
+    _compute(counting, PLAN, tmp_path)
+    assert counting.times == 2
+
+
+def test_a_directory_that_moved_away_is_not_complete(tmp_path):
+    write_contribution(tmp_path, {"counts": np.array([1, 2, 3])})
+    assert not is_complete(tmp_path, PLAN)
+    mark_complete(tmp_path, PLAN)
+    assert is_complete(tmp_path, PLAN)
+
+
+def test_an_arm_is_trained_once_and_then_needs_nothing_to_start_from(tmp_path):
+    jobs = []
+
+    async def run_job(job):
+        jobs.append(job)
+        usage = Usage(cpu_seconds=0, wall_seconds=0, peak_rss_bytes=0)
+        return CentralisedResult(
+            kind="alone", trunk=tmp_path, heads=(), best_epoch=3, history=(), usage=usage
         )
-        for seed in (one, other)
-    }
-    assert len(keys) == 1
-    assert "/" not in keys.pop()
 
+    def make_job():
+        return Centralised(
+            kind="alone", datasets=(tmp_path,), trunk=tmp_path, head_seeds=(1,), seed=1, output=tmp_path
+        )
 
-def test_arms_of_other_runs_and_parties_have_keys_of_their_own():
-    job = centralised()
-    keys = {
-        key_of(train_without_federation, run_id=run_id, who=who, job=job, run_job=None)
-        for run_id in ("run-1", "run-2")
-        for who in ("partner-a", "partner-b", "simulation")
-    }
-    assert len(keys) == 6
+    def unreachable():
+        raise AssertionError("the first model is gone by now")
 
-
-@pytest.mark.parametrize("step", [local_training, evaluation], ids=lambda step: step.name)
-def test_a_round_is_found_by_partner_and_plan_wherever_its_directory_lies(step):
-    def key(partner="a", plan=PLAN, directory="/one"):
-        return key_of(step, partner=partner, plan=plan, inputs=object(), directory=Path(directory))
-
-    assert key(directory="/one") == key(directory="/other")
-    changes = [
-        {"partner": "b"},
-        *({"plan": PLAN.model_copy(update=u)} for u in ({"round": 2}, {"attempt": 1})),
-    ]
-    assert len({key(), *(key(**change) for change in changes)}) == 4
+    first = train_once(tmp_path, make_job, run_job=run_job, what="a/alone")
+    again = train_once(tmp_path, unreachable, run_job=run_job, what="a/alone")
+    assert asyncio.run(first) == asyncio.run(again) == "a/alone"
+    assert len(jobs) == 1
