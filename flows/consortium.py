@@ -13,9 +13,9 @@ from typing import Any
 from prefect import flow, tags
 from prefect.runtime import flow_run
 
-from flows.federated_training import Coordinator, discard_others, lead
+from flows.federated_training import Coordinator, TrainedTrunk, discard_others, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
-from flows.partner import Partner, take_part
+from flows.partner import Partner, PartOutcome, take_part
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.settings import RunSettings
 from flows.sites import derive_key
@@ -76,6 +76,27 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         listed=dataset.catalogue if settings.catalogue_heads else (),
         report=report,
     )
+    trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator)
+    finished = {
+        name: await finish_partner(facts, run.partner(name), part, tracked=tracked[name])
+        for name, part in parts.items()
+    }
+    result = await finish_coordinator(
+        facts,
+        run.coordinator,
+        trained,
+        report=report,
+        blobs=coordinator.board.mailbox.blobs,
+        models={name: model.uri for name, (model, _) in finished.items()},
+    )
+    discard_others(coordinator, trained)
+    return result
+
+
+async def _everybody(
+    run: RunDirectory, dataset: SimulatedDataset, *, roster: Roster, coordinator: Coordinator
+) -> tuple[TrainedTrunk, dict[str, PartOutcome]]:
+    """Play all parts side by side, each by its own story."""
     async with training_children() as run_job:
         partners = [
             Partner(
@@ -88,7 +109,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
             for name in dataset.partners
         ]
         async with asyncio.TaskGroup() as everybody:
-            if settings.pooled_arm:
+            if run.settings.pooled_arm:
                 pooled = PooledArm(run, partners, parameters=coordinator.parameters())
                 partners = [
                     dataclasses.replace(partner, pooled=pooled.arm_of(place))
@@ -99,20 +120,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
             taking_part = {
                 partner.site.name: everybody.create_task(take_part(partner)) for partner in partners
             }
-    finished = {
-        name: await finish_partner(facts, run.partner(name), task.result(), tracked=tracked[name])
-        for name, task in taking_part.items()
-    }
-    result = await finish_coordinator(
-        facts,
-        run.coordinator,
-        leading.result(),
-        report=report,
-        blobs=coordinator.board.mailbox.blobs,
-        models={name: model.uri for name, (model, _) in finished.items()},
-    )
-    discard_others(coordinator, leading.result())
-    return result
+    return leading.result(), {name: task.result() for name, task in taking_part.items()}
 
 
 def pin_roster(run: RunDirectory, dataset: SimulatedDataset) -> Roster:
