@@ -6,6 +6,7 @@ Runs: on one machine; on separate sites each party runs its half. Source: own.
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from flows.reporting import RoundReport, link_to_mlflow
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
+from tasks.evaluation.metric_tables import read_metrics
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
+from tasks.exchange.durable_files import replace_whole
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.reliability import CalibrationInputs
@@ -36,6 +39,10 @@ from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, 
 from tasks.tracking.store import open_store
 
 ARM_ORDER = ("single", "federated", "pooled")
+
+
+logger = logging.getLogger("motet")
+NOTHING_COMPARED: dict[str, Any] = {"n_endpoints": 0, "metrics": {}}
 
 
 @dataclass(frozen=True)
@@ -110,15 +117,7 @@ async def finish_partner(
 ) -> tuple[RegisteredVersion, dict[str, Any]]:
     """Write a partner's report, log it to the partner's own experiment, register the partner's own model."""
     endpoint_ids = read_table(site.prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
-    await partner_report(
-        site.name,
-        outcome.scores,
-        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
-        prepared=site.prepared,
-        output=site.results,
-        seed=facts.run.settings.seed,
-        simulated_assays=facts.simulated_assays,
-    )
+    await _report(facts, site, outcome)
     uplift = json.loads((site.results / "uplift.json").read_bytes())
     await asyncio.to_thread(
         _log_partner, tracked, uplift, results=site.results, round_number=outcome.best_round
@@ -144,6 +143,25 @@ async def finish_partner(
     return version, uplift
 
 
+async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
+    """Write the partner's report; where no endpoint can be compared, only that there is none."""
+    if not read_metrics(outcome.scores / "federated" / "metrics.arrow")[1].any():
+        logger.info(
+            "%s: no endpoint has enough labels of both classes in the test fold; no report", site.name
+        )
+        replace_whole(site.results / "uplift.json", [json.dumps(NOTHING_COMPARED).encode()])
+        return
+    await partner_report(
+        site.name,
+        outcome.scores,
+        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
+        prepared=site.prepared,
+        output=site.results,
+        seed=facts.run.settings.seed,
+        simulated_assays=facts.simulated_assays,
+    )
+
+
 def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Path, round_number: int) -> None:
     metrics: dict[str, float] = {}
     for metric, found in uplift["metrics"].items():
@@ -151,6 +169,8 @@ def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Pat
         metrics[f"uplift/{metric}"] = found["uplift"]["value"]
         metrics[f"uplift/riptop_{metric}"] = found["riptop"]["value"]
     log_round(tracked, metrics, round_number=round_number, time_ms=int(time.time() * 1000))
+    if not metrics:
+        return
     log_files(
         tracked,
         {

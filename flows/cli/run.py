@@ -80,6 +80,12 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _auprc(uplift: dict[str, Any]) -> dict[str, Any]:
+    """A partner's AUPRC by arm; of one without endpoints to compare, any arm."""
+    found: dict[str, Any] = uplift["metrics"].get("auprc", {"arms": ARMS})
+    return found
+
+
 def _report(found: RunDirectory) -> dict[str, Any]:
     """Show each partner's own figures. On one machine one person holds all of them; no other site ever does."""
     result = found.result
@@ -88,7 +94,7 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         path.parent.parent.name: json.loads(path.read_bytes())
         for path in sorted(found.path.glob("partners/*/results/uplift.json"))
     }
-    arms = [arm for arm in ARMS if all(arm in p["metrics"]["auprc"]["arms"] for p in partners.values())]
+    arms = [arm for arm in ARMS if all(arm in _auprc(uplift)["arms"] for uplift in partners.values())]
     columns = [
         "partner",
         "endpoints",
@@ -104,6 +110,8 @@ def _report(found: RunDirectory) -> dict[str, Any]:
             uplift["metrics"]["auprc"]["uplift"]["value"],
             f"{100 * uplift['metrics']['auprc']['riptop']['value']:+.1f} %",
         ]
+        if uplift["metrics"]
+        else [name, 0, *(None for _ in (*arms, *arms)), None, None]
         for name, uplift in partners.items()
     ]
     if result["data"].get("control"):
