@@ -49,9 +49,8 @@ def pooled_dataset(table: Path, home: Path) -> PreparedDataset:
     return PreparedDataset.pool([PreparedDataset.open(path) for path in prepared], places=places)
 
 
-def compare_training(dataset: PreparedDataset, *, batch_size: int, n_turns: int) -> None:
-    """Train both networks on the same batches, in turn."""
-    rows = dataset.training_rows((1, 2, 3))
+def _both(dataset: PreparedDataset, rows: np.ndarray, *, batch_size: int) -> tuple[Learner, TextbookTraining]:
+    """Both networks with the same weights, settings and source of dropout."""
     settings = TrainingSettings(batch_size=batch_size)
     trunk = initial_trunk(HIDDEN, seed=1)
     head = initial_head(dataset.n_endpoints, HIDDEN, seed=2)
@@ -75,6 +74,13 @@ def compare_training(dataset: PreparedDataset, *, batch_size: int, n_turns: int)
         loss_scale=scale,
         seed=3,
     )
+    return ours, theirs
+
+
+def compare_training(dataset: PreparedDataset, *, batch_size: int, n_turns: int) -> None:
+    """Train both networks on the same batches, in turn."""
+    rows = dataset.training_rows((1, 2, 3))
+    ours, theirs = _both(dataset, rows, batch_size=batch_size)
     order = np.random.default_rng(0).permutation(rows)
     batches = iter(np.array_split(order, max(1, len(rows) // batch_size)))
     seconds = {"motet": [], "textbook": []}

@@ -45,6 +45,27 @@ def write_prepared(directory: Path, *, n_structures: int, n_endpoints: int, labe
             }
         ),
     )
+    _write_endpoints(directory, n_structures=n_structures, n_endpoints=n_endpoints)
+    step = n_endpoints // labels_per_molecule
+    endpoint = (
+        rng.integers(0, step, (n_structures, labels_per_molecule)) + np.arange(labels_per_molecule) * step
+    )
+    write_table(
+        directory / "labels.arrow",
+        LABELS,
+        pa.table(
+            {
+                "structure_index": pa.array(
+                    np.repeat(np.arange(n_structures), labels_per_molecule), pa.int32()
+                ),
+                "endpoint_index": pa.array(endpoint.reshape(-1), pa.int32()),
+                "label": pa.array(rng.integers(0, 2, endpoint.size), pa.int8()),
+            }
+        ),
+    )
+
+
+def _write_endpoints(directory: Path, *, n_structures: int, n_endpoints: int) -> None:
     names = [f"A{number}>=6.5" for number in range(n_endpoints)]
     many = [n_structures] * n_endpoints
     write_table(
@@ -63,23 +84,6 @@ def write_prepared(directory: Path, *, n_structures: int, n_endpoints: int, labe
                 "in_training": [True] * n_endpoints,
                 "in_evaluation": [True] * n_endpoints,
                 "weight": [1.0] * n_endpoints,
-            }
-        ),
-    )
-    step = n_endpoints // labels_per_molecule
-    endpoint = (
-        rng.integers(0, step, (n_structures, labels_per_molecule)) + np.arange(labels_per_molecule) * step
-    )
-    write_table(
-        directory / "labels.arrow",
-        LABELS,
-        pa.table(
-            {
-                "structure_index": pa.array(
-                    np.repeat(np.arange(n_structures), labels_per_molecule), pa.int32()
-                ),
-                "endpoint_index": pa.array(endpoint.reshape(-1), pa.int32()),
-                "label": pa.array(rng.integers(0, 2, endpoint.size), pa.int8()),
             }
         ),
     )

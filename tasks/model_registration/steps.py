@@ -6,6 +6,7 @@ Runs: on the coordinator, or on a partner. Source: own.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import task
@@ -42,18 +43,11 @@ async def model_registration(
     """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
     del who
     arrays, full = read_parts(trunk, head, places)
-    reliability = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
-    await asyncio.to_thread(
-        write_bundle,
-        bundle,
-        run_id=run_id,
-        trunk=arrays,
-        head=full,
-        endpoints=endpoints,
-        data=data,
-        validation=validation,
-        reliability=reliability,
+    write = partial(
+        write_bundle, bundle, run_id=run_id, endpoints=endpoints, data=data, validation=validation
     )
+    known = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
+    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known)
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic
     )
