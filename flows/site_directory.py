@@ -10,6 +10,8 @@ Runs: on every site. Source: own.
     runs/<run>/  prepared/  attempts/  refusals/  quarantine/            prefect/  mlflow/
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,6 +166,21 @@ class SiteDirectory:
     def roster_board(self) -> Board:
         """Where the parties of the pinned roster say that they have accepted it."""
         return self.board(f"{ROSTER_RUN}{self.roster.digest[:32]}")
+
+
+@contextmanager
+def visit_site(home: Path | str) -> Iterator[SiteDirectory]:
+    """Open a site's directory, and end its connection to the mailbox afterwards.
+
+    Raises:
+        SettingsError: If there is none, or its settings cannot work.
+    """
+    site = open_site(home)
+    try:
+        yield site
+    finally:
+        if "connection" in vars(site):  # it was used
+            site.connection.close()
 
 
 def open_site(home: Path | str) -> SiteDirectory:

@@ -25,7 +25,7 @@ from flows.finishing import RunFacts, finish_coordinator, finish_partner, track,
 from flows.partner import Partner, take_part
 from flows.run_directory import RunDirectory, create_run
 from flows.settings import RunSettings
-from flows.site_directory import ROSTER_RUN, SiteDirectory, open_site
+from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
 from flows.site_settings import RunOpening, check_plan, read_opening
 from flows.training_children import training_children
 from tasks.exchange.board import Board
@@ -85,25 +85,28 @@ async def coordinate(site: str, run_id: str) -> dict[str, Any]:
     Returns:
         The consortium's result.
     """
-    home = open_site(site)
+    with visit_site(site) as home, home.run(run_id).held(), tags(f"run:{run_id}"):
+        return await _lead(home, home.run(run_id))
+
+
+async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
     home.demand_role("coordinator")
-    run, board = home.run(run_id), home.board(run_id)
-    with run.held(), tags(f"run:{run_id}"):
-        await await_acceptance(home)
-        study = _study(run)
-        facts = RunFacts(run=run, data=run.settings.data, simulated_assays=study["simulated_assays"])
-        opening = RunOpening(
-            roster=home.roster.digest, simulated_assays=facts.simulated_assays, settings=run.settings
-        )
-        board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
-        report = await track_rounds(facts)
-        coordinator = Coordinator(
-            board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
-        )
-        trained = await lead(coordinator)
-        return await finish_coordinator(
-            facts, home.in_run(run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
-        )
+    await await_acceptance(home)
+    board = home.board(run.run_id)
+    study = _study(run)
+    facts = RunFacts(run=run, data=run.settings.data, simulated_assays=study["simulated_assays"])
+    opening = RunOpening(
+        roster=home.roster.digest, simulated_assays=facts.simulated_assays, settings=run.settings
+    )
+    board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
+    report = await track_rounds(facts)
+    coordinator = Coordinator(
+        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
+    )
+    trained = await lead(coordinator)
+    return await finish_coordinator(
+        facts, home.in_run(run.run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
+    )
 
 
 def _run_name() -> str:
@@ -121,19 +124,23 @@ async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
     Returns:
         The partner's own result.
     """
-    home = open_site(site)
-    home.demand_role("partner")
-    await join_consortium(home)
-    chosen = run_id or await next_run(home)
-    with tags(f"run:{chosen}"), refusals_on_record(home, chosen):
-        board = home.board(chosen)
-        opening = await _opening(home, board)
-        first = await next_plan(board, 0, patience=Patience(home.settings.patience_seconds))
-        if first is not None:
-            gate(home, board, opening)(first)
-        run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
-        with run.held():
-            return run.result or await _work(home, run, board, opening)
+    with visit_site(site) as home:
+        home.demand_role("partner")
+        await join_consortium(home)
+        chosen = run_id or await next_run(home)
+        with tags(f"run:{chosen}"), refusals_on_record(home, chosen):
+            return await _participate(home, chosen)
+
+
+async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
+    board = home.board(chosen)
+    opening = await _opening(home, board)
+    first = await next_plan(board, 0, patience=Patience(home.settings.patience_seconds))
+    if first is not None:
+        gate(home, board, opening)(first)
+    run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
+    with run.held():
+        return run.result or await _work(home, run, board, opening)
 
 
 async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class MailboxConnection:
         self._outage_seconds = outage_seconds
         self._pause = pause
         self._of_thread = threading.local()
+        self._opened: list[http.client.HTTPSConnection] = []
 
     def ask(
         self,
@@ -91,7 +92,7 @@ class MailboxConnection:
                     return status, taken
                 why = f"status {status.value}"
             except (OSError, http.client.HTTPException, ValueError) as exc:
-                self.hang_up()
+                self._hang_up()
                 why = type(exc).__name__
             if waited >= self._outage_seconds:
                 raise WorkFailed(
@@ -114,12 +115,14 @@ class MailboxConnection:
         except ValueError:
             raise ProtocolError(f"the mailbox at {self.address} shows no time") from None
 
-    def hang_up(self) -> None:
-        """End this thread's connection; the next request opens another."""
-        found: http.client.HTTPSConnection | None = getattr(self._of_thread, "connection", None)
-        if found is not None:
-            found.close()
-            self._of_thread.connection = None
+    def close(self) -> None:
+        """End the connections of all threads; a later request opens another."""
+        for connection in self._opened:
+            connection.close()
+
+    def _hang_up(self) -> None:
+        """End this thread's connection; the next request opens it again."""
+        self._connection().close()
 
     def _once(
         self,
@@ -142,7 +145,7 @@ class MailboxConnection:
         response = connection.getresponse()
         taken = take(response)
         if response.read(1):
-            self.hang_up()  # more than was announced or expected; what follows belongs to no request
+            self._hang_up()  # more than was announced or expected; what follows belongs to no request
         return HTTPStatus(response.status), taken
 
     def _connection(self) -> http.client.HTTPSConnection:
@@ -152,6 +155,7 @@ class MailboxConnection:
                 self._host, self._port, timeout=ANSWER_SECONDS, context=self._tls, blocksize=READ_BLOCK
             )
             self._of_thread.connection = found
+            self._opened.append(found)
         return found
 
 

@@ -127,7 +127,7 @@ class ServiceStore(Store):
 
     def close(self):
         for mailbox in self.reached.values():
-            mailbox._connection.hang_up()
+            mailbox._connection.close()
         self.stop()
 
     def stop(self):

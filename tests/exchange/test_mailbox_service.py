@@ -189,7 +189,7 @@ def test_an_outage_ends_in_a_pause_and_the_same_request_again(service, tmp_path)
     assert mailbox.put_body([b"after"], contract="x@1") in service.below.blobs
     assert reference in service.below.blobs
     assert pauses == [0.05, 0.1, 0.2, 0.4]
-    mailbox._connection.hang_up()
+    mailbox._connection.close()
 
 
 def test_an_outage_that_does_not_end_is_an_error_and_never_reads_as_nothing_posted(service, tmp_path):

@@ -41,7 +41,7 @@ class Places:
     def close(self):
         for site in self.sites.values():
             if "connection" in site.__dict__:
-                site.connection.hang_up()
+                site.connection.close()
         if self.service is not None:
             self.service.shutdown()
             self.service.server_close()
