@@ -178,6 +178,8 @@ class PooledArm:
             head_seeds=tuple(partner.site.seed("head") for partner in self._partners),
             seed=seed,
             max_epochs=self._parameters.rounds * self._parameters.local_epochs,
+            learning_rate_decay=self._parameters.learning_rate_decay,
+            decay_epochs=self._parameters.local_epochs,
             settings=self._parameters.settings,
             output=self._output,
         )

@@ -71,7 +71,7 @@ class TrainedTrunk:
         best_round: The round after which it stood.
         validation: The validation metrics of every round, by round.
         test: The consortium's means on the test fold, by ``test/<arm>/<metric>``.
-        others: The models of the other rounds, still in the mailbox.
+        others: The models of the other rounds and the server optimizer's states, still in the mailbox.
     """
 
     trunk: BlobReference
@@ -91,6 +91,7 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
     parameters = coordinator.parameters(agreed)
     trunks: dict[int, BlobReference] = {0: _first_model(coordinator, parameters)}
     validation: dict[int, dict[str, float]] = {}
+    states: list[BlobReference] = []
     clip = parameters.clip_ceiling
     for round_number in range(1, parameters.rounds + 1):
         lanes = training_study.lanes(
@@ -107,10 +108,15 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
             parameters=parameters.model_dump(),
             trunk=trunks[round_number - 1],
         )
+        parameters = parameters.after(outcome)
         trunks[round_number] = BlobReference.model_validate(outcome["trunk"])
         clip = outcome["clip"]
         validation[round_number - 1] = _validation(coordinator, outcome)
-    last = parameters.rounds
+        if parameters.server_state is not None:
+            states.append(parameters.server_state)
+        if _is_over(validation, patience=coordinator.settings.patience):
+            break
+    last = max(trunks)
     outcome = await _evaluate(
         coordinator,
         last + 1,
@@ -129,7 +135,7 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         best_round=best,
         validation=validation,
         test=outcome["metrics"],
-        others=tuple(set(trunks.values()) - {trunks[best]}),
+        others=(*(set(trunks.values()) - {trunks[best]}), *states),
     )
 
 
@@ -205,6 +211,14 @@ def _validation(coordinator: Coordinator, outcome: Mapping[str, Any]) -> dict[st
         for name, value in outcome["metrics"].items()
         if name.startswith(PREFIX)
     }
+
+
+def _is_over(validation: Mapping[int, Mapping[str, float]], *, patience: int) -> bool:
+    """Whether so many measured rounds in a row brought no better validation AUPRC; never with a patience of 0."""
+    measured = [
+        metrics["auprc"] for number, metrics in sorted(validation.items()) if number and "auprc" in metrics
+    ]
+    return 0 < patience < len(measured) and max(measured[-patience:]) <= max(measured[:-patience])
 
 
 def _best_round(validation: dict[int, dict[str, float]], *, last: int) -> int:

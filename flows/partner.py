@@ -288,6 +288,8 @@ async def _train_alone(partner: Partner, plan: RoundPlan) -> Arm:
             head_seeds=(partner.site.seed("head"),),
             seed=partner.site.seed("alone"),
             max_epochs=parameters.rounds * parameters.local_epochs,
+            learning_rate_decay=parameters.learning_rate_decay,
+            decay_epochs=parameters.local_epochs,
             settings=parameters.settings,
             output=output,
         )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
 from data_contracts.plan import threshold_for
+from tasks.aggregation.server_optimizers import ServerOptimizer
 
 
 class RunSettings(BaseModel):
@@ -27,7 +28,11 @@ class RunSettings(BaseModel):
         learning_rate: Adam's, on the partner.
         batch_size: Molecules in a minibatch.
         weight_decay: L2 penalty of the local optimizer.
-        server_learning_rate: Factor on the mean update; 1 is federated averaging.
+        server_learning_rate: Factor on the server's step; 1 with ``average`` is federated averaging.
+        server_optimizer: The server's rule: ``average``, ``momentum``, ``adam`` or ``yogi``.
+        proximal: Pull of local training towards the round's shared trunk (FedProx); 0 is none.
+        learning_rate_decay: Factor on the learning rate from round to round, for every arm.
+        patience: End training after so many rounds without a better validation AUPRC; 0 never ends it early.
         ring_bits: Ring of the masked update: 16 (up to 16 partners) or 32.
         value_bits: Bits of a quantized coordinate, sign included.
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
@@ -49,6 +54,10 @@ class RunSettings(BaseModel):
     batch_size: int = Field(default=128, ge=1, le=65536)
     weight_decay: float = Field(default=1e-6, ge=0, le=1)
     server_learning_rate: float = Field(default=1.0, gt=0, le=10)
+    server_optimizer: ServerOptimizer = "average"
+    proximal: float = Field(default=0.0, ge=0, le=10)
+    learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
+    patience: int = Field(default=0, ge=0, le=1000)
     ring_bits: Literal[16, 32] = 16
     value_bits: int = Field(default=12, ge=4, le=24)
     clip_ceiling: float = Field(default=0.25, gt=0, le=1000)

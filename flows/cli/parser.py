@@ -215,6 +215,21 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     )
     learning.add_argument("--hidden", type=int, help="width of the shared trunk")
     learning.add_argument("--learning-rate", type=float, help="Adam's, on the partner")
+    learning.add_argument(
+        "--learning-rate-decay", type=float, help="factor on the learning rate from round to round"
+    )
+    learning.add_argument(
+        "--proximal", type=float, help="pull of local training towards the shared trunk (FedProx)"
+    )
+    learning.add_argument(
+        "--server-optimizer",
+        choices=("average", "momentum", "adam", "yogi"),
+        help="what the server makes of the mean update (default: average)",
+    )
+    learning.add_argument("--server-learning-rate", type=float, help="factor on the server's step")
+    learning.add_argument(
+        "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
+    )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")

@@ -5,10 +5,10 @@ instead of one per minibatch. Runs: ``compute`` on the partner, ``combine`` on t
 Source: McMahan et al. 2017, Algorithm 1; Heyndrickx et al. 2023 for trunk and private heads.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
-from tasks.aggregation.server_optimizers import clip_for_next_round, server_step
+from tasks.aggregation.server_optimizers import ServerOptimizer, clip_for_next_round, server_step
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.sums import figures_to_means, to_figures
@@ -39,6 +39,8 @@ from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.catalogue import CONTRACT as CATALOGUE_CONTRACT
 from tasks.studies.catalogue import MAX_BYTES, MAX_ENDPOINTS, read_catalogue
+from tasks.studies.server_state import CONTRACT as STATE_CONTRACT
+from tasks.studies.server_state import publish_state, read_state
 
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
@@ -47,6 +49,7 @@ FIGURES = (LOSS, *METRICS)
 """Each partner's mean training loss and validation metrics. No lane of a training round holds a number that stays
 the same from round to round: with one partner missing, the difference would be that partner's."""
 COUNT_BITS = 52
+MAX_STATE_BYTES = 2**36
 SHARED_CONTRACT = "shared-model@1"
 
 RunJob = Callable[[Any], Awaitable[Any]]
@@ -66,7 +69,12 @@ class TrainingParameters(BaseModel):
         learning_rate: Adam's.
         dropout: Share of hidden units dropped.
         weight_decay: L2 penalty.
-        server_learning_rate: Factor on the mean update.
+        server_learning_rate: Factor on the server's step.
+        server_optimizer: The server's rule; ``average`` with rate 1 is federated averaging.
+        server_state_sha256: Digest of what that rule kept of the last round; empty in the first, or if it keeps nothing.
+        server_state_bytes: Size of it.
+        proximal: Pull of local training towards the round's shared trunk (FedProx).
+        learning_rate_decay: Factor on Adam's learning rate from round to round.
         clip_ceiling: Largest clip that later rounds may choose.
     """
 
@@ -83,6 +91,11 @@ class TrainingParameters(BaseModel):
     dropout: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0, le=1)
     server_learning_rate: float = Field(gt=0, le=10)
+    server_optimizer: ServerOptimizer = "average"
+    server_state_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    server_state_bytes: int = Field(default=0, ge=0, le=MAX_STATE_BYTES)
+    proximal: float = Field(default=0.0, ge=0, le=10)
+    learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
     clip_ceiling: float = Field(gt=0, le=1000)
 
     @property
@@ -93,8 +106,31 @@ class TrainingParameters(BaseModel):
         )
 
     @property
+    def server_state(self) -> BlobReference | None:
+        """Where the server optimizer's state of the last round lies, if there is one."""
+        if not self.server_state_sha256:
+            return None
+        return BlobReference(
+            sha256=self.server_state_sha256, bytes=self.server_state_bytes, contract=STATE_CONTRACT
+        )
+
+    def after(self, outcome: Mapping[str, Any]) -> Self:
+        """The parameters of the next round."""
+        if "server_state" not in outcome:
+            return self
+        state = BlobReference.model_validate(outcome["server_state"])
+        return self.model_copy(
+            update={"server_state_sha256": state.sha256, "server_state_bytes": state.bytes}
+        )
+
+    def settings_in(self, round_number: int) -> TrainingSettings:
+        """What the training child needs in a round, from 1."""
+        rate = self.learning_rate * self.learning_rate_decay ** (round_number - 1)
+        return self.settings.model_copy(update={"learning_rate": rate, "proximal": self.proximal})
+
+    @property
     def settings(self) -> TrainingSettings:
-        """The part that the training child needs."""
+        """What the training child needs without federation, before the learning rate falls."""
         return TrainingSettings(
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -196,7 +232,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             head_seed=inputs.seed("head"),
             seed=inputs.seed(f"round/{plan.round}"),
             epochs=parameters.local_epochs,
-            settings=parameters.settings,
+            settings=parameters.settings_in(plan.round),
             output=directory,
         )
     )
@@ -214,7 +250,8 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     """Take the server's step and publish the next shared model.
 
     Returns:
-        ``trunk`` (reference), ``clip`` of the next round, and ``metrics`` of the consortium by ``group/name``.
+        ``trunk`` (reference), ``clip`` of the next round, ``metrics`` of the consortium by ``group/name``, and
+        ``server_state`` (reference) where the server optimizer keeps one.
     """
     parameters = parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
@@ -223,12 +260,20 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     summed = np.asarray(total.values["update"], dtype=np.float64)
     mean = summed / n_survivors
     step = mean_step(summed, _trainers(parameters, blobs), n_survivors=n_survivors, hidden=parameters.hidden)
-    following, _ = server_step(shared, step, server_learning_rate=parameters.server_learning_rate)
-    return {
+    state = parameters.server_state
+    following, kept = server_step(
+        shared,
+        step,
+        server_learning_rate=parameters.server_learning_rate,
+        optimizer=parameters.server_optimizer,
+        state=None if state is None else read_state(blobs, state, who="coordinator"),
+    )
+    outcome = {
         "trunk": publish_shared(blobs, following, parameters=parameters).model_dump(),
         "clip": clip_for_next_round(mean, n_partners=n_survivors, ceiling=parameters.clip_ceiling),
         "metrics": round_metrics(total, mean=mean),
     }
+    return outcome if kept is None else {**outcome, "server_state": publish_state(blobs, kept).model_dump()}
 
 
 def _trainers(parameters: TrainingParameters, blobs: BlobStore) -> npt.NDArray[np.int64]:

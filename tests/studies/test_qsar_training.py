@@ -1,14 +1,19 @@
 """Training over the secure sum gives what plain averaging gives, and a catalogue row the mean of its own."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.references import BlobReference
+from tasks.aggregation.server_optimizers import server_step
 from tasks.local_training.shared_model import trunk_length
 from tasks.studies import qsar_training as training_study
 from tasks.studies.qsar_training import QSAR_TRAINING
+from tasks.studies.server_state import read_state
 from tests.local_training.conftest import HIDDEN
+from tests.studies.conftest import PARAMETERS
 
 
 def _vector(training, reference):
@@ -109,3 +114,69 @@ def test_a_parameter_out_of_bounds_is_named(make_training, name, value):
     asked = plan.model_copy(update={"parameters": {**plan.parameters, name: value}})
     with pytest.raises(AgreementViolation, match=name):
         QSAR_TRAINING.accept(asked)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "yogi"])
+def test_two_rounds_with_a_server_optimizer_are_its_two_steps_on_the_mean_updates(make_training, optimizer):
+    training = make_training()
+    parameters = training.parameters.model_copy(
+        update={"server_optimizer": optimizer, "server_learning_rate": 0.1}
+    )
+    reference, state, expected = training.first(), None, None
+    for round_number in (1, 2):
+        training = dataclasses.replace(training, parameters=parameters)
+        plan = training.plan(reference, ring_bits=32, value_bits=24, round_number=round_number)
+        outcome = training.secured_round(plan)
+        before = _vector(training, reference)
+        expected, state = server_step(
+            before,
+            np.mean(training.updates(plan), axis=0),
+            server_learning_rate=0.1,
+            optimizer=optimizer,
+            state=state,
+        )
+        reference = BlobReference.model_validate(outcome["trunk"])
+        np.testing.assert_allclose(_vector(training, reference), expected, atol=2e-4)
+        parameters = parameters.after(outcome)
+        kept = read_state(training.blobs, parameters.server_state, who="coordinator")
+        np.testing.assert_allclose(kept.velocity, state.velocity, atol=1e-6)
+    assert training.secured_round(plan) == outcome, "the state is read from the mailbox, so a round repeats"
+
+
+def test_plain_averaging_keeps_no_state(make_training):
+    training = make_training()
+    outcome = training.secured_round(training.plan(training.first()))
+    assert "server_state" not in outcome
+    assert training.parameters.after(outcome).server_state is None
+
+
+def test_a_blob_that_is_no_state_is_refused(make_training):
+    training = make_training()
+    first = training.first()
+    with pytest.raises(UpdateMismatch, match="expected velocity and square"):
+        read_state(training.blobs, first, who="coordinator")
+
+
+def test_the_learning_rate_falls_from_round_to_round_and_the_pull_stays():
+    parameters = PARAMETERS.model_copy(update={"learning_rate_decay": 0.5, "proximal": 0.1})
+    settings = [parameters.settings_in(number) for number in (1, 2, 3)]
+    assert [found.learning_rate for found in settings] == [0.01, 0.005, 0.0025]
+    assert {found.proximal for found in settings} == {0.1}
+    assert parameters.settings.proximal == 0  # without federation there is nothing to be pulled to
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"server_optimizer": "sgd"},
+        {"server_state_sha256": "../etc"},
+        {"proximal": -1.0},
+        {"learning_rate_decay": 1.5},
+    ],
+)
+def test_a_server_rule_out_of_bounds_is_refused(make_training, asked):
+    training = make_training()
+    plan = training.plan(training.first())
+    wrong = plan.model_copy(update={"parameters": {**plan.parameters, **asked}})
+    with pytest.raises(AgreementViolation, match=next(iter(asked))):
+        QSAR_TRAINING.accept(wrong)
