@@ -169,7 +169,8 @@ class PooledArm:
     def _job(self) -> Centralised:
         start = self._run.path / "simulation" / "first-trunk.safetensors"
         seed = self._run.settings.seed
-        write_parameters(start, initial_trunk(self._parameters.hidden, seed=seed))
+        first = initial_trunk(self._parameters.hidden, seed=seed, n_layers=self._parameters.layers)
+        write_parameters(start, first)
         return Centralised(
             kind="pooled",
             datasets=tuple(partner.prepared for partner in self._partners),

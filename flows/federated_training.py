@@ -155,7 +155,10 @@ async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
 
 def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> BlobReference:
     vector = initial_shared(
-        parameters.hidden, n_catalogue=parameters.n_catalogue, seed=coordinator.settings.seed
+        parameters.hidden,
+        n_catalogue=parameters.n_catalogue,
+        seed=coordinator.settings.seed,
+        n_layers=parameters.layers,
     )
     return training_study.publish_shared(coordinator.board.mailbox.blobs, vector, parameters=parameters)
 

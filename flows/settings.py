@@ -24,6 +24,7 @@ class RunSettings(BaseModel):
         rounds: Rounds of federated training.
         local_epochs: Passes over its training data that a partner makes in a round.
         hidden: Width of the trunk.
+        layers: Residual layers of the trunk behind the embedding.
         dropout: Share of hidden units dropped while training.
         learning_rate: Adam's, on the partner.
         batch_size: Molecules in a minibatch.
@@ -49,6 +50,7 @@ class RunSettings(BaseModel):
     rounds: int = Field(default=12, ge=1, le=1000)
     local_epochs: int = Field(default=2, ge=1, le=100)
     hidden: int = Field(default=128, ge=1, le=8192)
+    layers: int = Field(default=0, ge=0, le=8)
     dropout: float = Field(default=0.4, ge=0, lt=1)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     batch_size: int = Field(default=128, ge=1, le=65536)

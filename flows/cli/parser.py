@@ -214,6 +214,7 @@ def _add_training(run: argparse.ArgumentParser) -> None:
         "--local-epochs", type=int, help="passes over its data that a partner makes in a round"
     )
     learning.add_argument("--hidden", type=int, help="width of the shared trunk")
+    learning.add_argument("--layers", type=int, help="residual layers of the trunk (default: 0)")
     learning.add_argument("--learning-rate", type=float, help="Adam's, on the partner")
     learning.add_argument(
         "--learning-rate-decay", type=float, help="factor on the learning rate from round to round"

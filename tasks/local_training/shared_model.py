@@ -37,9 +37,9 @@ HEAD_STREAM = (
 Places = npt.NDArray[np.int32]
 
 
-def shared_layout(hidden: int, *, n_catalogue: int) -> Layout:
+def shared_layout(hidden: int, *, n_catalogue: int, n_layers: int = 0) -> Layout:
     """List the shared arrays in the order of the flat vector: the trunk's, then ``catalogue.weight`` and ``.bias``."""
-    return trunk_layout(hidden) + catalogue_layout(hidden, n_catalogue=n_catalogue)
+    return trunk_layout(hidden, n_layers=n_layers) + catalogue_layout(hidden, n_catalogue=n_catalogue)
 
 
 def catalogue_layout(hidden: int, *, n_catalogue: int) -> Layout:
@@ -49,20 +49,21 @@ def catalogue_layout(hidden: int, *, n_catalogue: int) -> Layout:
     return tuple((PREFIX + name, shape) for name, shape in head_layout(n_catalogue, hidden))
 
 
-def trunk_length(hidden: int) -> int:
+def trunk_length(hidden: int, *, n_layers: int = 0) -> int:
     """How many parameters of the flat vector belong to the trunk; the catalogue head follows."""
-    return vector_length(trunk_layout(hidden))
+    return vector_length(trunk_layout(hidden, n_layers=n_layers))
 
 
-def initial_shared(hidden: int, *, n_catalogue: int, seed: int) -> FloatArray:
+def initial_shared(hidden: int, *, n_catalogue: int, seed: int, n_layers: int = 0) -> FloatArray:
     """Draw the first shared model from a public seed.
 
     Returns:
         A flat vector of ``shared_layout``; its trunk does not depend on the catalogue.
     """
     head = initial_head(n_catalogue, hidden, seed=seed + HEAD_STREAM) if n_catalogue else {}
-    arrays = initial_trunk(hidden, seed=seed) | {PREFIX + name: array for name, array in head.items()}
-    return flatten(arrays, shared_layout(hidden, n_catalogue=n_catalogue))
+    trunk = initial_trunk(hidden, seed=seed, n_layers=n_layers)
+    arrays = trunk | {PREFIX + name: array for name, array in head.items()}
+    return flatten(arrays, shared_layout(hidden, n_catalogue=n_catalogue, n_layers=n_layers))
 
 
 def layout_of_shared(shared: Mapping[str, FloatArray]) -> Layout:

@@ -26,6 +26,7 @@ from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult, TrainingSettings
 from tasks.local_training.parameters import (
     FloatArray,
+    Layout,
     read_parameters,
     unflatten,
     vector_length,
@@ -60,6 +61,7 @@ class TrainingParameters(BaseModel):
 
     Attributes:
         hidden: Width of the trunk.
+        layers: Residual layers of the trunk behind the embedding.
         n_catalogue: Rows of the catalogue head; 0 if no endpoint is shared.
         catalogue_sha256: Digest of the list of these rows, as round 0 announced it; empty without one.
         catalogue_bytes: Size of that list.
@@ -81,6 +83,7 @@ class TrainingParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     hidden: int = Field(ge=1, le=8192)
+    layers: int = Field(default=0, ge=0, le=8)
     n_catalogue: int = Field(default=0, ge=0, le=MAX_ENDPOINTS)
     catalogue_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     catalogue_bytes: int = Field(default=0, ge=0, le=MAX_BYTES)
@@ -97,6 +100,11 @@ class TrainingParameters(BaseModel):
     proximal: float = Field(default=0.0, ge=0, le=10)
     learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
     clip_ceiling: float = Field(gt=0, le=1000)
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the shared model's arrays, in the order of the flat vector."""
+        return shared_layout(self.hidden, n_catalogue=self.n_catalogue, n_layers=self.layers)
 
     @property
     def catalogue(self) -> BlobReference:
@@ -166,7 +174,7 @@ def lanes(
     parameters: TrainingParameters, *, clip: float, ring_bits: int, value_bits: int
 ) -> tuple[Lane, ...]:
     """The lanes of a training round: the shared model's update, and each partner's figures."""
-    length = vector_length(shared_layout(parameters.hidden, n_catalogue=parameters.n_catalogue))
+    length = vector_length(parameters.layout)
     return (
         Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
         Lane(name="figures", length=len(FIGURES), ring_bits=64, value_bits=COUNT_BITS),
@@ -259,7 +267,13 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     n_survivors = len(total.survivors)
     summed = np.asarray(total.values["update"], dtype=np.float64)
     mean = summed / n_survivors
-    step = mean_step(summed, _trainers(parameters, blobs), n_survivors=n_survivors, hidden=parameters.hidden)
+    step = mean_step(
+        summed,
+        _trainers(parameters, blobs),
+        n_survivors=n_survivors,
+        start=trunk_length(parameters.hidden, n_layers=parameters.layers),
+        hidden=parameters.hidden,
+    )
     state = parameters.server_state
     following, kept = server_step(
         shared,
@@ -293,6 +307,7 @@ def mean_step(
     n_trainers: npt.NDArray[np.int64],
     *,
     n_survivors: int,
+    start: int,
     hidden: int,
 ) -> npt.NDArray[np.float64]:
     """Average each parameter over those who train it.
@@ -301,6 +316,7 @@ def mean_step(
         summed: Sum of the survivors' updates, shape ``(n_parameters,)``.
         n_trainers: How many partners train each row of the catalogue head, shape ``(n_catalogue,)``.
         n_survivors: How many train the trunk in this round.
+        start: Where the catalogue head begins.
         hidden: Width of the trunk.
 
     Returns:
@@ -308,7 +324,7 @@ def mean_step(
         a little short: who trains which row is not known.
     """
     step = summed / n_survivors
-    start, n_catalogue = trunk_length(hidden), len(n_trainers)
+    n_catalogue = len(n_trainers)
     factor = n_survivors / n_trainers
     rows = step[start : start + n_catalogue * hidden].reshape(n_catalogue, hidden)
     rows *= factor[:, None]
@@ -337,8 +353,9 @@ def shared_vector(blobs: BlobStore, reference: BlobReference, *, who: str) -> Fl
 
 def publish_shared(blobs: BlobStore, vector: FloatArray, *, parameters: TrainingParameters) -> BlobReference:
     """Store a flat shared model as safetensors."""
-    layout = shared_layout(parameters.hidden, n_catalogue=parameters.n_catalogue)
-    return blobs.put([save(unflatten(np.ascontiguousarray(vector), layout))], contract=SHARED_CONTRACT)
+    return blobs.put(
+        [save(unflatten(np.ascontiguousarray(vector), parameters.layout))], contract=SHARED_CONTRACT
+    )
 
 
 QSAR_TRAINING: Study[PartnerInputs, BlobStore, dict[str, Any]] = Study(

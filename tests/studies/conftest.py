@@ -74,7 +74,10 @@ class Training:
         return self.consortium.boards["coordinator"].mailbox.blobs
 
     def first(self):
-        vector = initial_shared(HIDDEN, n_catalogue=self.parameters.n_catalogue, seed=1)
+        parameters = self.parameters
+        vector = initial_shared(
+            HIDDEN, n_catalogue=parameters.n_catalogue, seed=1, n_layers=parameters.layers
+        )
         return training_study.publish_shared(self.blobs, vector, parameters=self.parameters)
 
     def secured_round(self, plan):
