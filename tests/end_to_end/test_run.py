@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from data_contracts.catalogue import PREDICTIONS
 from tests.end_to_end.conftest import last_object, motet
 
 pytestmark = pytest.mark.timeout(400)
@@ -21,7 +22,8 @@ def test_a_run_leaves_result_tables_and_pictures(finished):
     assert {"result.json", "pictures/rounds.png"} <= left
     for name in PARTNERS:
         results = f"partners/{name}/results"
-        assert {f"{results}/uplift.png", f"{results}/uplift.json", f"{results}/endpoints.parquet"} <= left
+        wanted = ("report.html", "uplift.png", "uplift.json", "endpoints.parquet")
+        assert {f"{results}/{file}" for file in wanted} <= left
         assert pq.read_table(finished.directory / results / "endpoints.parquet").num_rows > 0
 
 
@@ -60,12 +62,14 @@ def test_a_partners_model_predicts_every_endpoint_and_explains_what_it_cannot(fi
         home=finished.home,
     )
     predictions = last_object(asked)["predictions"]
-    assert set(predictions) == {"smiles", "endpoint", "probability", "valid", "reason"}
+    assert set(predictions) == set(PREDICTIONS.schema.names)
     n_endpoints = len(set(predictions["endpoint"]))
     assert len(predictions["smiles"]) == 2 * n_endpoints
     good = [p for p, valid in zip(predictions["probability"], predictions["valid"], strict=True) if valid]
     assert len(good) == n_endpoints
     assert all(0 < p < 1 for p in good)
+    for name in ("calibrated_probability", "conformal_set", "in_domain"):
+        assert [value is not None for value in predictions[name]] == predictions["valid"], name
     assert any(predictions["reason"])
 
 

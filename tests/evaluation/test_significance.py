@@ -62,7 +62,7 @@ def test_equal_rankings_say_nothing_and_few_labels_are_not_tested():
 def test_the_correction_equals_scipys_and_leaves_out_what_was_not_tested(values):
     p_values = np.array(values)
     np.testing.assert_allclose(
-        benjamini_yekutieli(p_values), false_discovery_control(p_values, method="by"), rtol=1e-9
+        benjamini_yekutieli(p_values), false_discovery_control(p_values, method="by"), rtol=1e-9, atol=1e-300
     )
     with_gap = np.insert(p_values, 0, np.nan)
     np.testing.assert_allclose(benjamini_yekutieli(with_gap)[1:], benjamini_yekutieli(p_values))
