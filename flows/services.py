@@ -19,6 +19,7 @@ from data_contracts.errors import SettingsError, WorkFailed
 from flows import processes
 from flows.prefect_environment import client_environment, server_environment
 from flows.processes import Process
+from flows.site_settings import role_at
 from tasks.tracking.store import open_store
 
 PREFECT_PORT = 4200
@@ -127,9 +128,11 @@ def up(home: Path, *, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLO
         What was started.
 
     Raises:
-        SettingsError: If a port is taken.
+        SettingsError: If a port is taken, or the home is a mailbox's, which serves no flow.
         WorkFailed: If a service does not start.
     """
+    if role_at(home) == "mailbox":
+        raise SettingsError("a mailbox has no Prefect and no MLflow", advice="run: motet mailbox --home HOME")
     started = []
     with _starting(home):
         starts: dict[str, Callable[[], Process]] = {
@@ -166,6 +169,12 @@ def prefect_address(home: Path) -> str:
     """Address of Prefect's interface: where it runs, or where `up` would start it."""
     process = _running(home, "prefect")
     return f"http://127.0.0.1:{PREFECT_PORT if process is None else process.port}"
+
+
+def deployment_of(home: Path) -> str:
+    """Name of the deployment that `up` serves: the flow's, and its own."""
+    role = role_at(home)
+    return f"{role}/site" if role else DEPLOYMENT
 
 
 def mlflow_address(home: Path) -> str:
@@ -244,7 +253,7 @@ def _start_serving(home: Path) -> Process:
         environment=client_environment(home, port=prefect.port),
         port=None,
         detached=True,
-        health=f"{api}/deployments/name/{DEPLOYMENT}",
+        health=f"{api}/deployments/name/{deployment_of(home)}",
     )
 
 

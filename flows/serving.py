@@ -1,7 +1,7 @@
-"""Serve the deployments of this machine, as ``deployments/single_machine/prefect.yaml`` says.
+"""Serve the deployments of a home, as ``deployments/<role>/prefect.yaml`` says.
 
 Why: one file says where and when; a served flow runs the code installed here, while a worker would run whatever
-the server names. Runs: on one machine, started by `motet up`. Source: own; background/prefect_mlflow.md §2.
+the server names. Runs: on every site, started by `motet up`. Source: own; background/prefect_mlflow.md §2.
 """
 
 import importlib
@@ -19,11 +19,17 @@ from prefect.types.entrypoint import EntrypointType
 
 import deployments
 from data_contracts.errors import SettingsError
+from flows.site_settings import role_at
 
-PREFECT_YAML = Path(deployments.__path__[0]) / "single_machine" / "prefect.yaml"
+DEPLOYMENTS = Path(deployments.__path__[0])
 
 
-def read_deployments(path: Path = PREFECT_YAML) -> list[dict[str, Any]]:
+def prefect_yaml(home: Path) -> Path:
+    """The file that says what a home serves: that of its role, or of everybody on one machine."""
+    return DEPLOYMENTS / (role_at(home) or "single_machine") / "prefect.yaml"
+
+
+def read_deployments(path: Path) -> list[dict[str, Any]]:
     """Read the deployments of a ``prefect.yaml``.
 
     Raises:
@@ -80,11 +86,9 @@ def main(arguments: list[str]) -> None:
     """Serve until stopped: ``python -m flows.serving HOME``."""
     (home,) = arguments
     os.umask(0o077)
-    serve(
-        *(make_deployment(described, parameters={"home": home}) for described in read_deployments()),
-        pause_on_shutdown=False,
-        limit=1,
-    )
+    own = {"site": home} if role_at(Path(home)) else {"home": home}
+    described = read_deployments(prefect_yaml(Path(home)))
+    serve(*(make_deployment(each, parameters=own) for each in described), pause_on_shutdown=False, limit=1)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.partner import Partner, take_part
-from flows.run_directory import RunDirectory, create_run
+from flows.run_directory import RunDirectory, create_run, list_runs
 from flows.settings import RunSettings
 from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
 from flows.site_settings import RunOpening, check_plan, read_opening
@@ -74,23 +74,43 @@ def _study(run: RunDirectory) -> dict[str, Any]:
     return dict(json.loads((run.path / STUDY).read_bytes()))
 
 
-@flow(name="coordinator", flow_run_name="{run_id}", persist_result=False)
-async def coordinate(site: str, run_id: str) -> dict[str, Any]:
+def _run_name() -> str:
+    return flow_run.parameters.get("run_id") or "the next run"
+
+
+@flow(name="coordinator", flow_run_name=_run_name, persist_result=False)
+async def coordinate(site: str, run_id: str | None = None) -> dict[str, Any]:
     """Lead a run that ``prepare_run`` made; an interrupted run resumes.
 
     Args:
         site: The coordinator's directory.
-        run_id: The run.
+        run_id: The run; None takes the newest that is unfinished.
 
     Returns:
         The consortium's result.
     """
-    with visit_site(site) as home, home.run(run_id).held(), tags(f"run:{run_id}"):
-        return await _lead(home, home.run(run_id))
+    with visit_site(site) as home:
+        home.demand_role("coordinator")
+        run = home.run(run_id) if run_id else unfinished_run(home)
+        with run.held(), tags(f"run:{run.run_id}"):
+            return run.result or await _lead(home, run)
+
+
+def unfinished_run(home: SiteDirectory) -> RunDirectory:
+    """The newest run of a coordinator that stopped before its end and that nobody works on.
+
+    Raises:
+        SettingsError: If there is none.
+    """
+    for run in reversed(list_runs(home.path)):
+        if run.result is None and not run.is_held:
+            return run
+    raise SettingsError(
+        f"'{home.name}' has no unfinished run", advice="start one: motet lead --data-set NAME --run-id RUN"
+    )
 
 
 async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
-    home.demand_role("coordinator")
     await await_acceptance(home)
     board = home.board(run.run_id)
     study = _study(run)
@@ -107,10 +127,6 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
     return await finish_coordinator(
         facts, home.in_run(run.run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
     )
-
-
-def _run_name() -> str:
-    return flow_run.parameters.get("run_id") or "the next run"
 
 
 @flow(name="partner", flow_run_name=_run_name, persist_result=False)

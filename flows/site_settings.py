@@ -75,6 +75,7 @@ class Policy(BaseModel):
         studies: Studies that may run.
         min_partners: Fewest partners in a cohort.
         max_hidden: Widest trunk.
+        max_layers: Most residual layers behind it.
         max_rounds: Most rounds of training in a run.
         max_local_epochs: Most passes over the data in a round.
         max_vector_bytes: Largest masked vector.
@@ -89,6 +90,7 @@ class Policy(BaseModel):
     studies: tuple[Study, ...] = ("catalogue", "qsar-training", "evaluation")
     min_partners: int = Field(default=3, ge=3, le=1024)
     max_hidden: int = Field(default=2048, ge=1, le=8192)
+    max_layers: int = Field(default=4, ge=0, le=8)
     max_rounds: int = Field(default=100, ge=1, le=1000)
     max_local_epochs: int = Field(default=10, ge=1, le=100)
     max_vector_bytes: int = Field(default=512 * MIB, ge=1, le=8192 * MIB)
@@ -127,6 +129,12 @@ def read_settings(model: type[Written], path: Path, *, example: str) -> Written:
     except ValidationError as exc:
         wrong = "; ".join(_complaint(error) for error in exc.errors(include_url=False, include_input=False))
         raise SettingsError(f"{path.name} cannot work: {wrong}", advice="correct it and run again") from None
+
+
+def role_at(home: Path) -> Role | None:
+    """The role of the site under a home; None where everybody is on one machine."""
+    path = home / "site.json"
+    return read_settings(SiteSettings, path, example="motet init").role if path.exists() else None
 
 
 def checked(model: type[Written], values: dict[str, Any]) -> Written:
@@ -198,6 +206,8 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
         > policy.max_rounds,
         f"a trunk of {settings.hidden}, at most {policy.max_hidden} is granted": settings.hidden
         > policy.max_hidden,
+        f"{settings.layers} layers, at most {policy.max_layers} are granted": settings.layers
+        > policy.max_layers,
         f"{settings.local_epochs} local epochs, at most {policy.max_local_epochs} are granted": (
             settings.local_epochs > policy.max_local_epochs
         ),

@@ -9,6 +9,7 @@ import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -123,8 +124,8 @@ def _mailbox(site: SiteDirectory) -> Iterator[Finding]:
     yield Finding("roster", f"{len(roster.roster.partners)} partners, digest {roster.digest[:16]}…", "")
     if site.settings.role == "mailbox":
         return
-    connection = site.connect(outage_seconds=REACH_SECONDS)
-    shown, now = connection.clock(), time.time()
+    with closing(site.connect(outage_seconds=REACH_SECONDS)) as connection:
+        shown, now = connection.clock(), time.time()
     yield Finding("mailbox", f"answers at {connection.address}", "")
     skew = abs(shown - now)
     advice = "" if skew <= MAX_SKEW_SECONDS else "set both clocks by NTP: policies expire by the clock"

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import services
 from flows.cli.tables import print_table
-from flows.services import DEPLOYMENT, Service
+from flows.services import Service
 
 
 def up(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -18,7 +18,9 @@ def up(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.home, prefect_port=arguments.prefect_port, mlflow_port=arguments.mlflow_port
     )
     _show(outcome.services)
-    print(f"\nstart a run from the Prefect page, or:  prefect deployment run {DEPLOYMENT}")
+    print(
+        f"\nstart a run from the Prefect page, or:  prefect deployment run {services.deployment_of(arguments.home)}"
+    )
     print("stop them all:                          motet down")
     return {"started": list(outcome.changed), "services": _as_json(outcome.services)}
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from typing_extensions import Buffer
 
+SCRAP_PREFIX = ".part-"
+
 
 @contextlib.contextmanager
 def _temporary(directory: Path) -> Iterator[tuple[int, Path]]:
     directory.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=directory, prefix=".part-")
+    handle, name = tempfile.mkstemp(dir=directory, prefix=SCRAP_PREFIX)
     try:
         yield handle, Path(name)
     finally:

@@ -24,6 +24,7 @@ from typing_extensions import override
 from data_contracts.envelope import GIB, KIB, MAX_ENVELOPE_BYTES, Slot
 from data_contracts.errors import Equivocation, ProtocolError
 from tasks.exchange.board import authentic
+from tasks.exchange.durable_files import SCRAP_PREFIX
 from tasks.exchange.enrolment import SignedRoster
 from tasks.exchange.https_addresses import RUNS, TIME, blob_at, slot_at
 from tasks.exchange.mailbox import DirectoryMailbox
@@ -65,6 +66,7 @@ class MailboxService(http.server.ThreadingHTTPServer):
         max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         self.mailbox = DirectoryMailbox(root)
+        remove_scraps(root)
         self.quarantine = Quarantine(root / "quarantine")
         self.roster = roster.roster
         self.max_blob_bytes = max_blob_bytes
@@ -115,6 +117,12 @@ class MailboxService(http.server.ThreadingHTTPServer):
     def name_of(self, certificate: bytes | None) -> str | None:
         """Who showed this certificate (DER); None if nobody on the roster."""
         return None if certificate is None else self._names.get(certificate)
+
+
+def remove_scraps(root: Path) -> None:
+    """Remove what a kill left of files that were being written; to be called where nobody else writes."""
+    for scrap in root.rglob(f"{SCRAP_PREFIX}*"):
+        scrap.unlink()
 
 
 class _Conversation(http.server.BaseHTTPRequestHandler):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_contracts.envelope import Kind, Slot
 from data_contracts.errors import ProtocolError, WorkFailed
+from tasks.exchange.durable_files import SCRAP_PREFIX
 from tasks.exchange.https_addresses import address_of_blob, address_of_slot, blob_at, slot_at
 from tasks.exchange.https_mailbox import HttpsMailbox
 from tasks.exchange.identity import Identity
@@ -201,6 +202,15 @@ def test_an_outage_that_does_not_end_is_an_error_and_never_reads_as_nothing_post
         mailbox.read(ADVERT)
     assert 60 <= sum(waited) <= 66
     assert max(waited) == 5
+
+
+def test_a_mailbox_that_was_killed_while_it_wrote_starts_without_scraps(service):
+    reference = service.mailbox("partner-a").put_body([b"whole"], contract="x@1")
+    service.stop()
+    scrap = service.below.blobs.root / f"{SCRAP_PREFIX}x1"
+    scrap.write_bytes(b"torn")
+    service.start()
+    assert [path.name for path in service.below.blobs.root.iterdir()] == [reference.sha256]
 
 
 def test_the_mailbox_shows_its_clock(service):

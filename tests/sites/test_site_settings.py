@@ -74,6 +74,7 @@ MODEL = BlobReference(sha256="b" * 64, bytes=2**31, contract="shared-model@1")
         (opened(data="salts-2026"), "the data set 'salts-2026' was never granted"),
         (opened(rounds=11), "11 rounds, at most 10 are granted"),
         (opened(hidden=65), "a trunk of 65, at most 64 is granted"),
+        (opened(layers=5), "5 layers, at most 4 are granted"),
         (opened(local_epochs=11), "11 local epochs, at most 10 are granted"),
         (plan(study="safety-signals"), "the study 'safety-signals' was never granted"),
         (plan(round=13), "a round after 12"),

@@ -1,0 +1,74 @@
+"""What lies in ``deployments/`` fits the software: settings parse, units start commands that exist, files are served."""
+
+import configparser
+import shlex
+from pathlib import Path
+
+import pytest
+
+from data_contracts.errors import SettingsError
+from flows import services
+from flows.cli.parser import build_parser
+from flows.serving import DEPLOYMENTS, make_deployment, prefect_yaml, read_deployments
+from flows.site_settings import Policy, SiteSettings, read_settings
+from tests.sites import places as made
+
+UNITS = sorted(DEPLOYMENTS.glob("*/*.service"))
+ROLES = ("coordinator", "partner")
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOYMENTS.glob("*/site.example.json")), ids=str)
+def test_every_example_of_settings_is_accepted_and_of_its_folders_role(path):
+    assert read_settings(SiteSettings, path, example="").role == path.parent.name
+
+
+def test_the_example_of_a_policy_states_every_field():
+    path = DEPLOYMENTS / "partner" / "policy.example.json"
+    policy = read_settings(Policy, path, example="")
+    assert policy.model_fields_set == set(Policy.model_fields)
+
+
+def unit(path):
+    parsed = configparser.ConfigParser(interpolation=None, strict=True)
+    parsed.optionxform = str
+    parsed.read(path)
+    return parsed
+
+
+def test_each_party_has_its_unit():
+    assert [path.stem for path in UNITS] == ["motet-coordinator", "motet-mailbox", "motet-partner"]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_a_unit_starts_a_command_that_exists_in_its_own_directory_and_dumps_no_core(path):
+    service = unit(path)["Service"]
+    for key in ("ExecStart", "ExecStop"):
+        if key in service:
+            program, *arguments = shlex.split(service[key])
+            told = build_parser().parse_args(arguments)
+            assert Path(program).name == "motet"
+            assert told.home == Path("/var/lib") / service["StateDirectory"]
+    assert service["UMask"] == "0077"
+    assert service["LimitCORE"] == "0"
+    assert service["StateDirectoryMode"] == "0700"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_site_serves_the_flow_of_its_role_and_nothing_else(role, tmp_path):
+    site = made.make(tmp_path, f"some-{role}", role=role)
+    (described,) = read_deployments(prefect_yaml(site.path))
+    deployment = make_deployment(described, parameters={"site": str(site.path)})
+    assert f"{deployment.flow_name}/{deployment.name}" == services.deployment_of(site.path) == f"{role}/site"
+    assert deployment.parameters == {"site": str(site.path)}
+    assert [schedule.active for schedule in deployment.schedules] == [False]
+
+
+def test_without_a_site_everybody_on_one_machine_is_served(tmp_path):
+    assert prefect_yaml(tmp_path) == DEPLOYMENTS / "single_machine" / "prefect.yaml"
+    assert services.deployment_of(tmp_path) == services.DEPLOYMENT
+
+
+def test_a_mailbox_serves_no_flow(tmp_path):
+    mailbox = made.make(tmp_path, "mailbox", role="mailbox", address="127.0.0.1:1")
+    with pytest.raises(SettingsError, match="a mailbox has no Prefect"):
+        services.up(mailbox.path)
