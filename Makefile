@@ -16,8 +16,8 @@ setup: $(STAMP)  ## install motet and its tools into .venv, exactly as constrain
 demo: $(STAMP)  ## four simulated companies train one model, from raw tables to a registered model (~2 min)
 	$(BIN)/motet run
 
-test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## style, import rule, dependencies, spelling
 	$(BIN)/ruff check .
