@@ -37,7 +37,7 @@ class RunSettings(BaseModel):
         ring_bits: Ring of the masked update: 16 (up to 16 partners) or 32.
         value_bits: Bits of a quantized coordinate, sign included.
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
-        catalogue_heads: Share the head rows of endpoints that at least three companies train.
+        catalogue_heads: Share the head rows of endpoints that enough companies train (docs/decisions/0016).
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
         permuted_labels: Shuffle the labels: a control that must show no uplift.
     """

@@ -240,7 +240,7 @@ def _add_training(run: argparse.ArgumentParser) -> None:
         dest="catalogue_heads",
         action="store_false",
         default=None,
-        help="keep every head row private, also those of endpoints that three or more companies train",
+        help="keep every head row private, also those of endpoints that enough companies train",
     )
 
 

@@ -51,11 +51,13 @@ def write_table(path: Path, table: Any) -> None:
     replace_whole(path, [memoryview(sink.getvalue())])
 
 
-def read_metrics(path: Path) -> tuple[EndpointMetrics, npt.NDArray[np.bool_]]:
-    """Read what ``metrics_table`` laid out.
+def read_table_of(path: Path, schema: Any, *, what: str) -> Any:
+    """Read an Arrow IPC file of exactly one layout.
 
-    Returns:
-        The metrics, and which endpoints count.
+    Args:
+        path: The file.
+        schema: Its layout.
+        what: What it holds, for the message.
 
     Raises:
         ContractViolation: If the file is missing, damaged or of another layout.
@@ -66,12 +68,25 @@ def read_metrics(path: Path) -> tuple[EndpointMetrics, npt.NDArray[np.bool_]]:
         table.validate(full=True)
     except (OSError, pa.ArrowException) as error:
         raise ContractViolation(
-            f"metrics file '{path.name}' cannot be read ({type(error).__name__}); score the model again"
+            f"{what} file '{path.name}' cannot be read ({type(error).__name__}); score the model again"
         ) from None
-    if not table.schema.equals(SCHEMA):
+    if not table.schema.equals(schema):
         raise ContractViolation(
-            f"metrics file '{path.name}' has columns {table.column_names}; score the model again"
+            f"{what} file '{path.name}' has columns {table.column_names}; score the model again"
         )
+    return table
+
+
+def read_metrics(path: Path) -> tuple[EndpointMetrics, npt.NDArray[np.bool_]]:
+    """Read what ``metrics_table`` laid out.
+
+    Returns:
+        The metrics, and which endpoints count.
+
+    Raises:
+        ContractViolation: If the file is missing, damaged or of another layout.
+    """
+    table = read_table_of(path, SCHEMA, what="metrics")
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     metrics = EndpointMetrics(
         n_active=columns["n_active"].astype(np.int64),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_contracts.errors import ContractViolation
+from tasks.evaluation.metric_tables import read_table_of
 
 CALIBRATION = "calibration"
 """Directory where, beside an arm's test scores, those of its validation fold lie."""
@@ -50,17 +50,6 @@ def read_scores(path: Path) -> Scores:
     Raises:
         ContractViolation: If the file is missing, damaged or of another layout.
     """
-    try:
-        with pa.OSFile(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-        table.validate(full=True)
-    except (OSError, pa.ArrowException) as error:
-        raise ContractViolation(
-            f"scores file '{path.name}' cannot be read ({type(error).__name__}); score the model again"
-        ) from None
-    if not table.schema.equals(SCHEMA):
-        raise ContractViolation(
-            f"scores file '{path.name}' has columns {table.column_names}; score the model again"
-        )
+    table = read_table_of(path, SCHEMA, what="scores")
     structure, endpoint, label, probability = (table.column(name).to_numpy() for name in SCHEMA.names)
     return Scores(structure.astype(np.int64), endpoint.astype(np.int64), label, probability)

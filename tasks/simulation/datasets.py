@@ -40,13 +40,13 @@ from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import rules_of
 from tasks.simulation.assays import permuted_activities
 from tasks.simulation.companies import Company, SourceTables, SplitSettings, split_into_companies
+from tasks.studies.catalogue import MIN_PARTNERS
 
 CARD = "dataset.json"
 SECRET = "consortium_secret"  # noqa: S105 - a file name
 SECRET_LABEL = b"motet/simulated-consortium-secret/v1"
 CONTROL_LABEL = "permuted-control"
 DIGEST_CHARACTERS = 8
-MIN_PARTNERS = 3  # below it the catalogue study would drop an endpoint anyway
 
 Origin = Literal["embedded-simulated", "wide", "own files"]
 

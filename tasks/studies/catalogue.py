@@ -146,10 +146,13 @@ def presence(places: Places, *, n_catalogue: int) -> np.ndarray[Any, np.dtype[np
 def partners_needed(plan: RoundPlan) -> int:
     """How many must train an endpoint for its row to be shared.
 
-    Whoever decides who survives a round may leave out as many as the threshold allows; with so many more, every sum
-    of that row still has ``MIN_PARTNERS`` behind it.
+    Whoever decides who survives a round may leave out as many as the threshold allows, and some that are left may
+    collude with it, as many as the secure sum itself bears (docs/threat-model.md). With so many more, every sum of that
+    row still has two honest partners and ``MIN_PARTNERS`` in all behind it.
     """
-    return MIN_PARTNERS + int(plan.parameters["n_partners"]) - plan.threshold
+    n_partners = int(plan.parameters["n_partners"])
+    may_collude = min(2 * plan.threshold - n_partners - 1, plan.threshold - 2)
+    return max(MIN_PARTNERS, may_collude + 2) + n_partners - plan.threshold
 
 
 def accept(plan: RoundPlan) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import AgreementViolation, ProtocolError, UpdateMismatch
+from data_contracts.plan import threshold_for
 from data_contracts.references import BlobReference
 from flows.partner import _repeat_count
 from tasks.rounds.coordinator import conduct, publish_plan
@@ -66,19 +67,31 @@ def _run(consortium, plan, study=CATALOGUE):
     return asyncio.run(everybody())[0]
 
 
-@pytest.mark.parametrize(
-    ("threshold", "expected"), [(4, ("A0>=6.5", "A1>=6.5", "A3>=6.5")), (3, ("A0>=6.5", "A1>=6.5"))]
-)
-def test_a_row_is_shared_only_if_three_partners_stay_behind_it_whoever_is_left_out(
-    consortium, threshold, expected
+@pytest.mark.parametrize("n_partners", [3, 4, 5, 7, 10, 20, 60])
+@pytest.mark.parametrize("more", [0, 1, 5])
+def test_two_honest_and_three_in_all_stay_behind_a_shared_row_whoever_drops_out_and_colludes(
+    n_partners, more
 ):
+    threshold = min(threshold_for(n_partners) + more, n_partners)
+    plan = SimpleNamespace(threshold=threshold, parameters={"n_partners": n_partners})
+    survivors = catalogue.partners_needed(plan) - (n_partners - threshold)
+    colluding = min(2 * threshold - n_partners - 1, threshold - 2)
+    assert survivors >= 3
+    assert survivors - colluding >= 2
+    assert catalogue.partners_needed(plan) <= n_partners, "what everybody trains is always shared"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(4, ("A0>=6.5", "A1>=6.5")), (3, ("A0>=6.5", "A1>=6.5"))]
+)
+def test_of_four_partners_all_must_train_a_shared_row(consortium, threshold, expected):
     outcome = _run(consortium, _plan(consortium, threshold=threshold))
     blobs = consortium.boards["coordinator"].mailbox.blobs
     kept = catalogue.read_catalogue(
         blobs, BlobReference.model_validate(outcome["catalogue"]), who="coordinator"
     )
     assert kept.endpoints == expected
-    assert kept.partners == tuple(3 if name.startswith("A3") else 4 for name in expected)
+    assert kept.partners == (4, 4)
     assert set(outcome) == {"catalogue", "n_catalogue", "metrics", "survivors"}
     assert outcome["metrics"] == {"catalogue/listed": 6.0, "catalogue/shared": float(len(expected))}
 
