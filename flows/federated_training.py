@@ -25,7 +25,6 @@ from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import EVALUATION, EvaluationParameters
 from tasks.studies.qsar_training import QSAR_TRAINING, TrainingParameters
 
-ROUND_DEADLINE_SECONDS = 3600.0
 PREFIX = "validation/"
 
 ReportRound = Callable[[RoundPlan, dict[str, Any]], Awaitable[None]]
@@ -195,7 +194,7 @@ async def _round(
         lanes=lanes,
         model_in=trunk,
         parameters=parameters,
-        deadline_seconds=ROUND_DEADLINE_SECONDS,
+        deadline_seconds=coordinator.settings.round_deadline_seconds,
     )
     plan = publish_plan(coordinator.board, draft)
     outcome: dict[str, Any] = await open_sum(

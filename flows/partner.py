@@ -6,14 +6,14 @@ Runs: on the partner. Source: own.
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError
+from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError, TooFewPartners
 from data_contracts.plan import RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.sites import Site
@@ -36,6 +36,7 @@ from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
+HEAD = "head.safetensors"
 
 
 def grant_everything(plan: RoundPlan) -> None:
@@ -89,6 +90,22 @@ class Partner:
     def round_directory(self, round_number: int) -> Path:
         """Where it works on a round."""
         return self.site.root / "rounds" / f"r{round_number:03d}"
+
+    def head_before(self, round_number: int) -> Path | None:
+        """Its head as the newest earlier round that counted it left it; None if none has."""
+        heads = (self.round_directory(number) / HEAD for number in range(round_number - 1, 0, -1))
+        return next((head for head in heads if head.exists()), None)
+
+    def leave_round(self, plan: RoundPlan, outcome: Mapping[str, Any]) -> None:
+        """Drop what no later round may build on: the update, and the head of a round that did not count it.
+
+        So a partner's heads, and with them the model, depend on the committed cohorts alone, and not on how far a
+        late partner had come.
+        """
+        directory = self.round_directory(plan.round)
+        (directory / "update.npy").unlink(missing_ok=True)
+        if self.site.name not in outcome["survivors"]:
+            (directory / HEAD).unlink(missing_ok=True)
 
     def trunk(self, reference: BlobReference) -> Path:
         """Open a published model after checking its digest."""
@@ -145,12 +162,12 @@ async def take_part(partner: Partner) -> PartOutcome:
             if plan.study == QSAR_TRAINING.name:
                 alone = alone or background.create_task(_train_alone(partner, plan))
             directory = partner.round_directory(plan.round)
-            if not contributor.is_over(plan):
+            if _is_test(plan) or not contributor.is_over(plan):  # its own figures a late partner wants too
                 await _work_on(partner, plan, alone, directory=directory)
             outcome = await secure_aggregation(partner.site.name, plan, directory, contributor=contributor)
             if plan.study == CATALOGUE.name:
                 await _find_places(partner, plan, outcome)
-            (directory / "update.npy").unlink(missing_ok=True)  # large, and no later round needs it
+            partner.leave_round(plan, outcome)
             round_number += 1
     if plan is None or alone is None:
         raise ProtocolError(f"'{partner.board.roster.coordinator}' closed the run before its first round")
@@ -169,20 +186,25 @@ def _demand_one_test(plan: RoundPlan, tested: bool) -> bool:  # noqa: FBT001 - p
     Returns:
         Whether the run has had its test, this plan included.
     """
-    is_test = plan.study == EVALUATION.name and plan.parameters.get("split") == "test"
-    if is_test and tested:
+    if _is_test(plan) and tested:
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for a second test of the run; one is granted"
         )
-    return tested or is_test
+    return tested or _is_test(plan)
+
+
+def _is_test(plan: RoundPlan) -> bool:
+    return plan.study == EVALUATION.name and plan.parameters.get("split") == "test"
 
 
 def _validation_auprc(partner: Partner, best_round: int) -> float | None:
-    """The partner's figure for the chosen trunk, which was scored in the round after it stood."""
+    """The partner's figure for the chosen trunk, scored in the round after it stood; None if it missed that round."""
     directory = partner.round_directory(best_round + 1)
-    scored = directory / "validation" if (directory / "validation").exists() else directory / "federated"
-    metrics, counted = read_metrics(scored / "metrics.arrow")
-    return metrics.means(counted)["auprc"]
+    for scored in (directory / "validation", directory / "federated"):
+        if (scored / "metrics.arrow").exists():
+            metrics, counted = read_metrics(scored / "metrics.arrow")
+            return metrics.means(counted)["auprc"]
+    return None
 
 
 async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any]) -> None:
@@ -240,7 +262,7 @@ async def _work_on(
             dataset=partner.prepared,
             trunk=partner.trunk(plan.model_in),
             places=partner.places,
-            last_round=partner.round_directory(plan.round - 1) if plan.round > 1 else None,
+            head=partner.head_before(plan.round),
             seed=partner.site.seed,
             run_job=partner.run_job,
         )
@@ -261,7 +283,13 @@ async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | No
     """The partner's models that an evaluation plan asks for."""
     parameters = evaluation_study.parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
-    head = partner.round_directory(parameters.after_round) / "head.safetensors"
+    head = partner.head_before(parameters.after_round + 1)
+    if head is None:
+        raise TooFewPartners(
+            f"'{partner.site.name}' was counted in no round of training up to round {parameters.after_round}, so it has "
+            "no head to evaluate",
+            advice="the others go on without it; start another run to take part in its model",
+        )
     arms = {"federated": Arm(trunk=partner.trunk(plan.model_in), head=head, places=partner.places)}
     if "single" in parameters.arm_names:
         if alone is None:

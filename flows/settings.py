@@ -39,6 +39,7 @@ class RunSettings(BaseModel):
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
         catalogue_heads: Share the head rows of endpoints that enough companies train (docs/decisions/0016).
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
+        round_deadline_seconds: How long a round waits in each phase for partners that do not answer.
         permuted_labels: Shuffle the labels: a control that must show no uplift.
     """
 
@@ -65,6 +66,7 @@ class RunSettings(BaseModel):
     clip_ceiling: float = Field(default=0.25, gt=0, le=1000)
     catalogue_heads: bool = True
     pooled_arm: bool = True
+    round_deadline_seconds: float = Field(default=3600.0, ge=1, le=7 * 86400)
     permuted_labels: bool = False
 
     @model_validator(mode="after")

@@ -231,6 +231,12 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     learning.add_argument(
         "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
     )
+    learning.add_argument(
+        "--round-deadline-seconds",
+        type=float,
+        metavar="S",
+        help="how long each phase of a round waits for partners that do not answer (default: 3600)",
+    )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")

@@ -114,7 +114,8 @@ class Score(_Frozen):
     Args:
         dataset: Prepared directory.
         trunk: Trunk or shared model, safetensors.
-        head: The partner's head, safetensors.
+        head: The partner's head, safetensors; None draws the first one from ``head_seed``, as ``LocalSteps`` does.
+        head_seed: The partner's own seed for a first head.
         places: As in ``LocalSteps``: rows of the shared model's catalogue head replace those of ``head``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
@@ -124,7 +125,8 @@ class Score(_Frozen):
     kind: Literal["score"] = "score"
     dataset: Path
     trunk: Path
-    head: Path
+    head: Path | None
+    head_seed: Seed = 0
     places: Path | None = None
     folds: Folds
     min_per_class: int = Field(default=5, ge=1)

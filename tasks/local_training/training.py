@@ -181,7 +181,7 @@ def _score(job: Score) -> ScoreResult:
     shared = read_parameters(job.trunk)
     layout_of_shared(shared)
     trunk, catalogue = split_shared(shared)
-    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=0)
+    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
     head = with_catalogue(head, catalogue, read_places(job.places))
     scores = predict(dataset, job.folds, trunk=trunk, head=head)
     return _scored(dataset, scores, job.output, min_per_class=job.min_per_class, meter=meter)

@@ -156,7 +156,7 @@ class PartnerInputs:
         dataset: Its prepared data.
         trunk: The round's shared model as a verified file.
         places: Each endpoint's row in the catalogue head, as a file.
-        last_round: Directory of its last round; None in the first.
+        head: Its head as the last round that counted it left it; None if none has.
         seed: Private seed of a purpose.
         run_job: Runs a job in a training child.
     """
@@ -165,7 +165,7 @@ class PartnerInputs:
     dataset: Path
     trunk: Path
     places: Path
-    last_round: Path | None
+    head: Path | None
     seed: Callable[[str], int]
     run_job: RunJob
 
@@ -218,12 +218,13 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     """Score the round's trunk with the last head, then train it on; leave update and figures in ``directory``."""
     parameters = parameters_of(plan)
     values: dict[str, npt.NDArray[np.float64]] = {}
-    if inputs.last_round is not None:
+    if plan.round > 1:
         scored: ScoreResult = await inputs.run_job(
             Score(
                 dataset=inputs.dataset,
                 trunk=inputs.trunk,
-                head=inputs.last_round / "head.safetensors",
+                head=inputs.head,
+                head_seed=inputs.seed("head"),
                 places=inputs.places,
                 folds=VALIDATION_FOLDS,
                 output=directory / "validation",
@@ -234,7 +235,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         LocalSteps(
             dataset=inputs.dataset,
             trunk=inputs.trunk,
-            head=inputs.last_round / "head.safetensors" if inputs.last_round else None,
+            head=inputs.head,
             places=inputs.places,
             optimizer=None,
             head_seed=inputs.seed("head"),
