@@ -86,6 +86,8 @@ class Relay:
         back.start()
         self._pump(near, far, party, False)
         back.join()
+        _shut(near)
+        _shut(far)
         self.open.discard(entry)
         return None
 
@@ -97,13 +99,17 @@ class Relay:
                     time.sleep(link.pause_seconds * self.rng.random())
                 if link.swallow and is_answer and len(block) > 64:
                     link.swallow -= 1
-                    break
+                    _shut(source)
+                    _shut(sink)
+                    return
                 if link.garble and len(block) > 64:
                     link.garble -= 1
                     spoilt = bytearray(block)
                     spoilt[int(self.rng.integers(len(spoilt)))] ^= 1 << int(self.rng.integers(8))
                     block = bytes(spoilt)
                 sink.sendall(block)
+            sink.shutdown(socket.SHUT_WR)  # the other direction may still have something to say
+            return
         _shut(source)
         _shut(sink)
 
