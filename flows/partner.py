@@ -21,6 +21,7 @@ from tasks.evaluation.metric_tables import read_metrics
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.preparation import PartnerFiles
+from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.steps import featurization
 from tasks.local_training.jobs import Centralised
 from tasks.rounds.partner import Contributor, next_plan
@@ -50,6 +51,7 @@ class Partner:
         site: Its directory and keys.
         board: Its view of the mailbox.
         files: Its assays, activities and structures.
+        rules: How the consortium prepares data.
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         accept: Refuses a plan that this site does not grant, before anything is computed.
@@ -60,6 +62,7 @@ class Partner:
     site: Site
     board: Board
     files: PartnerFiles
+    rules: PreparationRules
     run_job: RunJob
     workers: int = 1
     accept: Callable[[RoundPlan], None] = grant_everything
@@ -122,6 +125,7 @@ async def take_part(partner: Partner) -> PartOutcome:
     await featurization(
         partner.site.name,
         files=partner.files,
+        rules=partner.rules,
         secret=partner.site.secret_path("consortium_secret"),
         output=partner.prepared,
         workers=partner.workers,
@@ -233,6 +237,11 @@ async def _work_on(
         if asked.n_catalogue and asked.catalogue_sha256 != partner.agreed_catalogue:
             raise AgreementViolation(
                 f"the plan of round {plan.round} shares head rows of a catalogue that this partner has not checked"
+            )
+        if asked.n_bits != partner.rules.structures.fingerprint.n_bits:
+            raise AgreementViolation(
+                f"the plan of round {plan.round} trains on {asked.n_bits} bits, the agreed profile makes "
+                f"{partner.rules.structures.fingerprint.n_bits}; nothing was computed"
             )
         assert plan.model_in is not None  # noqa: S101 - accept() saw to it
         training = training_study.PartnerInputs(
