@@ -49,7 +49,8 @@ class Coordinator:
     def parameters(self, agreed: Mapping[str, Any] | None = None) -> TrainingParameters:
         """The training parameters that every plan of the run carries, with the catalogue that round 0 announced."""
         shared = set(TrainingParameters.model_fields) & set(RunSettings.model_fields)
-        chosen = TrainingParameters(**self.settings.model_dump(include=shared))
+        given = self.settings.model_dump(include=shared)
+        chosen = TrainingParameters(**given, n_bits=self.settings.rules.structures.fingerprint.n_bits)
         if agreed is None or not agreed["n_catalogue"]:
             return chosen
         listed = BlobReference.model_validate(agreed["catalogue"])
@@ -158,6 +159,7 @@ def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> Bl
         n_catalogue=parameters.n_catalogue,
         seed=coordinator.settings.seed,
         n_layers=parameters.layers,
+        n_bits=parameters.n_bits,
     )
     return training_study.publish_shared(coordinator.board.mailbox.blobs, vector, parameters=parameters)
 

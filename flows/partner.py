@@ -6,6 +6,7 @@ Runs: on the partner. Source: own.
 
 import asyncio
 import io
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,11 @@ from flows.sites import Site
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
+from tasks.exchange.identity import secret_file
 from tasks.featurization.preparation import PartnerFiles
+from tasks.featurization.preparation_rules import PreparationRules
+from tasks.featurization.prepared import REPORT
+from tasks.featurization.reference_exchange import PreparationCheck, keyed_digests
 from tasks.featurization.steps import featurization
 from tasks.local_training.jobs import Centralised
 from tasks.rounds.partner import Contributor, next_plan
@@ -51,6 +56,7 @@ class Partner:
         site: Its directory and keys.
         board: Its view of the mailbox.
         files: Its assays, activities and structures.
+        rules: How the consortium prepares data.
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         accept: Refuses a plan that this site does not grant, before anything is computed.
@@ -61,6 +67,7 @@ class Partner:
     site: Site
     board: Board
     files: PartnerFiles
+    rules: PreparationRules
     run_job: RunJob
     workers: int = 1
     accept: Callable[[RoundPlan], None] = grant_everything
@@ -139,6 +146,7 @@ async def take_part(partner: Partner) -> PartOutcome:
     await featurization(
         partner.site.name,
         files=partner.files,
+        rules=partner.rules,
         secret=partner.site.secret_path("consortium_secret"),
         output=partner.prepared,
         workers=partner.workers,
@@ -153,11 +161,13 @@ async def take_part(partner: Partner) -> PartOutcome:
     async with asyncio.TaskGroup() as background:
         alone: asyncio.Task[Arm] | None = None
         round_number, plan, tested = 0, None, False
+        prepared = _compare_preparation(partner)
         while (
             found := await next_plan(partner.board, round_number, patience=contributor.patience)
         ) is not None:
             plan = found
             partner.accept(plan)
+            await prepared.compare(plan, wait=plan.round == 0 and not contributor.is_over(plan))
             tested = _demand_one_test(plan, tested)
             if plan.study == QSAR_TRAINING.name:
                 alone = alone or background.create_task(_train_alone(partner, plan))
@@ -178,6 +188,16 @@ async def take_part(partner: Partner) -> PartOutcome:
         scores=partner.round_directory(plan.round),
         validation_auprc=_validation_auprc(partner, chosen.after_round),
     )
+
+
+def _compare_preparation(partner: Partner) -> PreparationCheck:
+    """Say, so that only partners can read it, what preparation made of the reference molecules."""
+    report = json.loads((partner.prepared / REPORT).read_bytes())
+    secret = secret_file(partner.site.secret_path("consortium_secret"))
+    digests = keyed_digests(report["reference"], secret=secret, run_id=partner.board.run_id)
+    check = PreparationCheck(partner.board, digests)
+    check.announce()
+    return check
 
 
 def _demand_one_test(plan: RoundPlan, tested: bool) -> bool:  # noqa: FBT001 - private
@@ -255,6 +275,11 @@ async def _work_on(
         if asked.n_catalogue and asked.catalogue_sha256 != partner.agreed_catalogue:
             raise AgreementViolation(
                 f"the plan of round {plan.round} shares head rows of a catalogue that this partner has not checked"
+            )
+        if asked.n_bits != partner.rules.structures.fingerprint.n_bits:
+            raise AgreementViolation(
+                f"the plan of round {plan.round} trains on {asked.n_bits} bits, the agreed profile makes "
+                f"{partner.rules.structures.fingerprint.n_bits}; nothing was computed"
             )
         assert plan.model_in is not None  # noqa: S101 - accept() saw to it
         training = training_study.PartnerInputs(

@@ -4,7 +4,8 @@ Why: one frozen object at the edge; everything inside takes plain arguments. Run
 defaults as measured in docs/results.md.
 """
 
-from typing import Literal, Self
+import argparse
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +13,7 @@ from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
 from data_contracts.plan import threshold_for
 from tasks.aggregation.server_optimizers import ServerOptimizer
+from tasks.featurization.preparation_rules import PROFILES, PreparationRules, rules_of
 
 
 class RunSettings(BaseModel):
@@ -20,6 +22,7 @@ class RunSettings(BaseModel):
     Attributes:
         data: ``embedded`` (real molecules, simulated assays), or the directory of an imported dataset.
         partners: Number of simulated companies.
+        profile: How every partner prepares its data: ``simple``, ``melloddy``, or rules of one's own in full.
         seed: Public seed of the split into companies, of the initial trunk and of the training order.
         rounds: Rounds of federated training.
         local_epochs: Passes over its training data that a partner makes in a round.
@@ -47,6 +50,7 @@ class RunSettings(BaseModel):
 
     data: str = "embedded"
     partners: int = Field(default=4, ge=3, le=20)
+    profile: Literal["simple", "melloddy"] | PreparationRules = "simple"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     rounds: int = Field(default=12, ge=1, le=1000)
     local_epochs: int = Field(default=2, ge=1, le=100)
@@ -79,6 +83,11 @@ class RunSettings(BaseModel):
         return self
 
     @property
+    def rules(self) -> PreparationRules:
+        """The rules of the profile."""
+        return rules_of(self.profile) if isinstance(self.profile, str) else self.profile
+
+    @property
     def threshold(self) -> int:
         """Partners that must stay to the end of a round."""
         return threshold_for(self.partners)
@@ -87,6 +96,19 @@ class RunSettings(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the settings, hexadecimal."""
         return digest_of(self.model_dump(mode="json"))
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Take the settings from parsed arguments; None where one was not given. Rules of one's own are read.
+
+    Raises:
+        SettingsError: If the profile is neither known nor a readable file of rules.
+    """
+    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    profile = given["profile"]
+    if profile is not None and profile not in PROFILES:
+        given["profile"] = rules_of(profile)
+    return given
 
 
 def settings_from(values: dict[str, object]) -> RunSettings:

@@ -152,7 +152,16 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     for name in ("activities", "structures", "assays"):
         partner.add_argument(f"--{name}", type=Path, required=True, help=f"its {name}: Parquet, Arrow or CSV")
     partner.add_argument(
+        "--catalogue", type=Path, help="the consortium's catalogue, for the profile melloddy"
+    )
+    partner.add_argument(
         "--grant", action="append", default=[], metavar="DATA_SET", help="runs on this data set are granted"
+    )
+    partner.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        help="rules by which its data may be prepared: simple, melloddy or a YAML file (default: the first two)",
     )
     partner.add_argument(
         "--expires", required=True, metavar="DATE", help="last day of what is granted, 2027-01-01"
@@ -205,6 +214,9 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_training(run: argparse.ArgumentParser) -> None:
+    run.add_argument_group("preparation").add_argument(
+        "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
+    )
     learning = run.add_argument_group("training")
     learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"

@@ -30,10 +30,12 @@ class CalibrationInputs:
     Attributes:
         scores: The model's scores of the validation fold, ``scores.arrow``.
         prepared: The partner's prepared data.
+        n_bits: Length of its fingerprints.
     """
 
     scores: Path
     prepared: Path
+    n_bits: int = N_BITS
 
 
 def reliability_of(inputs: CalibrationInputs) -> Parameters:
@@ -50,7 +52,7 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
     logit = logits_of_probabilities(scores.probability)
     calibration = fit_calibration(scores.endpoint, scores.label, logit, n_endpoints=dataset.n_endpoints)
     thresholds = fit_conformal(scores.endpoint, scores.label, logit, n_endpoints=dataset.n_endpoints)
-    known = known_bits(dataset)
+    known = known_bits(dataset, n_bits=inputs.n_bits)
     shares = known_shares(dataset, known, rows=dataset.rows(VALIDATION_FOLDS))
     arrays = {
         "calibration.slope": calibration.slope,
@@ -63,9 +65,9 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
-def known_bits(dataset: PreparedDataset) -> npt.NDArray[np.bool_]:
+def known_bits(dataset: PreparedDataset, *, n_bits: int = N_BITS) -> npt.NDArray[np.bool_]:
     """Fingerprint bits that a training molecule sets, shape ``(n_bits,)``."""
-    known = np.zeros(N_BITS, dtype=bool)
+    known = np.zeros(n_bits, dtype=bool)
     known[dataset.used_bits(dataset.training_rows(TRAINING_FOLDS))] = True
     return known
 

@@ -25,6 +25,7 @@ from tasks.evaluation.sums import figures_to_means, to_figures
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult, TrainingSettings
 from tasks.local_training.parameters import (
+    N_BITS,
     FloatArray,
     Layout,
     read_parameters,
@@ -60,6 +61,7 @@ class TrainingParameters(BaseModel):
     """What a plan may choose, within bounds that every partner's software fixes.
 
     Attributes:
+        n_bits: Length of the hashed fingerprints that the trunk reads.
         hidden: Width of the trunk.
         layers: Residual layers of the trunk behind the embedding.
         n_catalogue: Rows of the catalogue head; 0 if no endpoint is shared.
@@ -82,6 +84,7 @@ class TrainingParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    n_bits: int = Field(default=N_BITS, ge=1, le=N_BITS)
     hidden: int = Field(ge=1, le=8192)
     layers: int = Field(default=0, ge=0, le=8)
     n_catalogue: int = Field(default=0, ge=0, le=MAX_ENDPOINTS)
@@ -104,7 +107,9 @@ class TrainingParameters(BaseModel):
     @property
     def layout(self) -> Layout:
         """Names and shapes of the shared model's arrays, in the order of the flat vector."""
-        return shared_layout(self.hidden, n_catalogue=self.n_catalogue, n_layers=self.layers)
+        return shared_layout(
+            self.hidden, n_catalogue=self.n_catalogue, n_layers=self.layers, n_bits=self.n_bits
+        )
 
     @property
     def catalogue(self) -> BlobReference:
@@ -272,7 +277,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
         summed,
         _trainers(parameters, blobs),
         n_survivors=n_survivors,
-        start=trunk_length(parameters.hidden, n_layers=parameters.layers),
+        start=trunk_length(parameters.hidden, n_layers=parameters.layers, n_bits=parameters.n_bits),
         hidden=parameters.hidden,
     )
     state = parameters.server_state
