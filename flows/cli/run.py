@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SettingsError
+from flows.cli.earlier import follow, given_settings
 from flows.cli.performing import log_to_terminal, perform
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
@@ -40,7 +41,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(arguments: argparse.Namespace) -> RunSettings:
-    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    given = given_settings(arguments)
+    if given["data"] == RunSettings.model_fields["data"].default:
+        given["data"] = None
     if given["data"] is not None and (arguments.activities or arguments.structures or arguments.partners):
         raise SettingsError(
             "--data names companies that were made before; --partners, --activities and --structures make new ones",
@@ -54,7 +57,8 @@ def _settings(arguments: argparse.Namespace) -> RunSettings:
         from tasks.simulation.datasets import open_dataset
 
         given["partners"] = len(open_dataset(Path(str(given["data"]))).partners)
-    return settings_from(given)
+    home = Path(arguments.home).resolve()
+    return settings_from(follow(given, home, RunDirectory(home / "runs" / "none").earlier()))
 
 
 def _import_own_files(arguments: argparse.Namespace) -> str:
@@ -118,7 +122,12 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         print("CONTROL: the labels are permuted, there is nothing to learn and no arm may gain.")
     if result["data"]["simulated_assays"]:
         print("Simulated assays on real molecules: these figures say nothing about any drug.")
-    print_table(columns, rows)
+    if result.get("phase") in {"tune", "final"}:
+        print(
+            f"phase {result['phase']}: best round {result['best_round']}, AUPRC {result['validation_auprc']}"
+        )
+    else:
+        print_table(columns, rows)
     print()
     for who, uri in result["models"].items():
         print(f"{who:<12} registered {uri}")

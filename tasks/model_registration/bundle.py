@@ -30,6 +30,7 @@ from tasks.local_training.parameters import (
 )
 from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
 from tasks.model_registration import scoring
+from tasks.studies.phases import Phase
 
 Sha256 = str
 
@@ -82,6 +83,8 @@ class ModelCard(BaseModel):
     data: DataOrigin
     validation: Validation | None
     conformal_levels: tuple[float, ...] = ()
+    phase: Phase = "standard"
+    reliability_from: str | None = Field(default=None, max_length=200)
     sha256: dict[str, Sha256]
 
     @property
@@ -120,6 +123,8 @@ def write_bundle(
     data: DataOrigin,
     validation: Validation | None,
     reliability: Mapping[str, FloatArray] | None = None,
+    phase: Phase = "standard",
+    reliability_from: str | None = None,
 ) -> ModelCard:
     """Write a model's directory; the same arguments give the same bytes.
 
@@ -133,6 +138,8 @@ def write_bundle(
         validation: The number that decides whether this version becomes champion.
         reliability: What says how far predictions can be believed, from ``reliability.reliability_of``; None for a
             trunk, or if the model was not calibrated.
+        phase: Which folds it was trained on.
+        reliability_from: In words, which model's scores of which fold the reliability was learnt on.
 
     Returns:
         The card.
@@ -166,6 +173,8 @@ def write_bundle(
         data=data,
         validation=validation,
         conformal_levels=LEVELS if reliability is not None else (),
+        phase=phase,
+        reliability_from=reliability_from if reliability is not None else None,
         sha256={name: sha256_of(directory / name) for name in (scoring.WEIGHTS, *scoring.SOURCES)},
     )
     replace_whole(directory / scoring.CARD, [canonical_bytes(card.model_dump(mode="json"))])

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.model_registration.bundle import DataOrigin, Validation, read_parts, write_bundle
 from tasks.model_registration.registration import RegisteredVersion, register
 from tasks.model_registration.reliability import CalibrationInputs, reliability_of
+from tasks.studies.phases import Phase
 from tasks.tracking.runs import TrackedRun
 
 
@@ -38,15 +39,15 @@ async def model_registration(
     data: DataOrigin,
     validation: Validation | None,
     bundle: Path,
+    phase: Phase = "standard",
     calibrated_on: CalibrationInputs | None = None,
 ) -> RegisteredVersion:
     """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
     del who
     arrays, full = read_parts(trunk, head, places)
-    write = partial(
-        write_bundle, bundle, run_id=run_id, endpoints=endpoints, data=data, validation=validation
-    )
     known = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
+    told = partial(write_bundle, bundle, run_id=run_id, endpoints=endpoints, data=data, phase=phase)
+    write = partial(told, validation=validation, reliability_from=getattr(calibrated_on, "described", None))
     await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known)
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic

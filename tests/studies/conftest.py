@@ -12,7 +12,8 @@ from tasks.local_training.training import train
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import Catalogue, publish_catalogue
-from tasks.studies.qsar_training import QSAR_TRAINING, PartnerInputs, TrainingParameters
+from tasks.studies.qsar_training import QSAR_TRAINING, PartnerInputs
+from tasks.studies.training_parameters import TrainingParameters
 from tests.local_training.conftest import HIDDEN, write_prepared
 from tests.rounds.conftest import make_consortium  # noqa: F401 - a fixture
 
