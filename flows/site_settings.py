@@ -15,13 +15,14 @@ from data_contracts.plan import PartyName, RoundPlan
 from flows.settings import RunSettings
 from tasks.exchange.enrolment import Role
 from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.studies.training_parameters import MAX_ROUNDS
 
 MIB = 2**20
 EXTRA_ROUNDS = 2  # the two evaluations after the last training round; the catalogue is round 0
 
 DataSetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 ProfileName = Annotated[str, Field(pattern=rf"^({'|'.join(PROFILES)}|[0-9a-f]{{64}})$")]
-Study = Literal["catalogue", "qsar-training", "evaluation"]
+Study = Literal["catalogue", "qsar-training", "qsar-minibatches", "evaluation"]
 Written = TypeVar("Written", bound=BaseModel)
 
 
@@ -96,7 +97,7 @@ class Policy(BaseModel):
     min_partners: int = Field(default=3, ge=3, le=1024)
     max_hidden: int = Field(default=2048, ge=1, le=8192)
     max_layers: int = Field(default=4, ge=0, le=8)
-    max_rounds: int = Field(default=100, ge=1, le=1000)
+    max_rounds: int = Field(default=100, ge=1, le=MAX_ROUNDS)
     max_local_epochs: int = Field(default=10, ge=1, le=100)
     max_vector_bytes: int = Field(default=512 * MIB, ge=1, le=8192 * MIB)
     max_model_bytes: int = Field(default=1024 * MIB, ge=1, le=8192 * MIB)

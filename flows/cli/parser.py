@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.data_parser import add_data_commands, add_own_formats
+from flows.cli.training_parser import add_course, add_search
 
 DEFAULT_HOME = Path("motet-home")
 
@@ -42,6 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands, shared)
+    text = (
+        "try settings in tuning runs, for the federation and for every partner alone, and write down the best"
+    )
+    example = "motet search space.yaml --name first-search"
+    add_search(_add(commands, shared, "search", text, handler="flows.cli.search:search", example=example))
     _add_import(commands, shared)
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
@@ -126,6 +132,7 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=None,
         help="skip the reference that sees all data",
     )
+    add_course(run)
     _add_training(run)
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
@@ -210,6 +217,7 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
     )
     lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
+    add_course(lead)
     _add_training(lead)
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SettingsError
+from flows.cli.earlier import follow, given_settings
 from flows.cli.performing import log_to_terminal, perform
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.services import prefect_server
-from flows.settings import RunSettings, given_settings, settings_from
+from flows.settings import RunSettings, settings_from
 
 ARMS = ("single", "federated", "pooled")
 
@@ -41,6 +42,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _settings(arguments: argparse.Namespace) -> RunSettings:
     given = given_settings(arguments)
+    if given["data"] == RunSettings.model_fields["data"].default:
+        given["data"] = None
     if given["data"] is not None and (arguments.activities or arguments.structures or arguments.partners):
         raise SettingsError(
             "--data names companies that were made before; --partners, --activities and --structures make new ones",
@@ -54,7 +57,8 @@ def _settings(arguments: argparse.Namespace) -> RunSettings:
         from tasks.simulation.datasets import open_dataset
 
         given["partners"] = len(open_dataset(Path(str(given["data"]))).partners)
-    return settings_from(given)
+    home = Path(arguments.home).resolve()
+    return settings_from(follow(given, home, RunDirectory(home / "runs" / "none").earlier()))
 
 
 def _import_own_files(arguments: argparse.Namespace) -> str:
@@ -118,7 +122,12 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         print("CONTROL: the labels are permuted, there is nothing to learn and no arm may gain.")
     if result["data"]["simulated_assays"]:
         print("Simulated assays on real molecules: these figures say nothing about any drug.")
-    print_table(columns, rows)
+    if result.get("phase") in {"tune", "final"}:
+        print(
+            f"phase {result['phase']}: best round {result['best_round']}, AUPRC {result['validation_auprc']}"
+        )
+    else:
+        print_table(columns, rows)
     print()
     for who, uri in result["models"].items():
         print(f"{who:<12} registered {uri}")

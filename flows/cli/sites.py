@@ -11,10 +11,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from data_contracts.errors import SettingsError
+from flows.cli.earlier import follow, given_settings
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
 from flows.services import prefect_server
-from flows.settings import given_settings, settings_from
+from flows.settings import settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
 from tasks.exchange.enrolment import SignedRoster
@@ -110,7 +111,7 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lead a run."""
     log_to_terminal(verbose=arguments.verbose)
     site = open_site(arguments.home)
-    given = given_settings(arguments)
+    given = follow(given_settings(arguments), site.path, site.earlier)
     here = {"partners": len(site.roster.roster.partners), "pooled_arm": False}
     listed = [] if arguments.catalogue is None else arguments.catalogue.read_text().split("\n")
 
@@ -145,5 +146,6 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
         result: dict[str, Any] = perform(
             lambda: participate(site=str(site.path), run_id=arguments.run_id), verbose=arguments.verbose
         )
-    print(f"{site.name:<12} registered {result['model']}")
+    if result["model"] is not None:
+        print(f"{site.name:<12} registered {result['model']}")
     return result | {"directory": str(site.run(result["run_id"]).path)}

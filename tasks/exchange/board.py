@@ -5,7 +5,7 @@ Runs: on every site. Source: own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from typing_extensions import Buffer
@@ -49,6 +49,8 @@ class Board:
         run_id: The run.
         quarantine: Where bytes go that their alleged sender did not sign; they then count as absent. Without one
             they are an error.
+        plans: Plans read so far by round and attempt; a message never changes, and a long run asks for all of them
+            in every round.
     """
 
     mailbox: Mailbox
@@ -56,6 +58,7 @@ class Board:
     roster: Roster
     run_id: str
     quarantine: Quarantine | None = None
+    plans: dict[tuple[int, int], RoundPlan] = field(default_factory=dict, compare=False, repr=False)
 
     def post(
         self, kind: Kind, chunks: Sequence[Buffer], *, contract: str, plan: RoundPlan | None = None

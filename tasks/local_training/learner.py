@@ -81,6 +81,26 @@ class Learner:
         Returns:
             The summed weighted loss of the batch before the step, the summed weight, and the number of labels.
         """
+        told, touched = self.backward(rows)
+        gradient = self.tensors[EMBEDDING].grad
+        assert gradient is not None  # noqa: S101 - set in __init__
+        self._pull_to_start()
+        self._adam.step()
+        if self._proximal:
+            gradient.zero_()
+        else:
+            gradient.index_fill_(0, touched, 0.0)
+        for name, tensor in self.tensors.items():
+            if name != EMBEDDING:
+                tensor.grad = None
+        return told
+
+    def backward(self, rows: npt.NDArray[np.int64]) -> tuple[tuple[float, float, int], Tensor]:
+        """Leave the gradient of a batch's scaled loss in ``grad`` of ``tensors``; nothing moves.
+
+        Returns:
+            What ``step`` returns, and the active rows of the embedding that the batch touches.
+        """
         bits, starts = self.dataset.fingerprints_of(rows)
         labels = self.dataset.labels_of(rows)
         touched, inverse = self._touched(self._place[bits])
@@ -94,16 +114,7 @@ class Learner:
         torch.autograd.backward(loss * self.loss_scale)
         assert part.grad is not None  # noqa: S101 - backward has just run
         gradient.index_copy_(0, touched, part.grad)
-        self._pull_to_start()
-        self._adam.step()
-        if self._proximal:
-            gradient.zero_()
-        else:
-            gradient.index_fill_(0, touched, 0.0)
-        for name, tensor in self.tensors.items():
-            if name != EMBEDDING:
-                tensor.grad = None
-        return float(loss.detach()), total_weight, n_labels
+        return (float(loss.detach()), total_weight, n_labels), touched
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the steps that follow."""

@@ -24,6 +24,9 @@ from tasks.local_training.jobs import (
     Epoch,
     LocalSteps,
     LocalStepsResult,
+    Means,
+    MinibatchGradient,
+    MinibatchResult,
     Score,
     ScoreBaseline,
     ScoreResult,
@@ -33,6 +36,7 @@ from tasks.local_training.jobs import (
     Usage,
 )
 from tasks.local_training.learner import Learner
+from tasks.local_training.minibatch import minibatch_gradient
 from tasks.local_training.parameters import (
     Parameters,
     check_layout,
@@ -69,6 +73,8 @@ def train(job: TrainingJob) -> TrainingResult:
     job.output.mkdir(parents=True, exist_ok=True)
     if isinstance(job, LocalSteps):
         return _local_steps(job)
+    if isinstance(job, MinibatchGradient):
+        return _minibatch_gradient(job)
     if isinstance(job, Centralised):
         return _centralised(job)
     if isinstance(job, ScoreBaseline):
@@ -124,6 +130,24 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     )
 
 
+def _minibatch_gradient(job: MinibatchGradient) -> MinibatchResult:
+    meter = _Meter()
+    dataset = PreparedDataset.open(job.dataset)
+    rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    hidden = len(read_parameters(job.trunk)["embedding.bias"])
+    head = _head(job.head, dataset, hidden=hidden, seed=job.head_seed)
+    loss_sum, weight_sum, n_labels = minibatch_gradient(job, dataset, rows, head=head)
+    return MinibatchResult(
+        gradient=job.output / "gradient.npy",
+        head=job.output / "head.safetensors",
+        optimizer=job.output / "optimizer.safetensors",
+        loss_sum=loss_sum,
+        weight_sum=weight_sum,
+        n_labels=n_labels,
+        usage=meter.usage(),
+    )
+
+
 def _centralised(job: Centralised) -> CentralisedResult:
     meter = _Meter()
     if len(job.head_seeds) != len(job.datasets):
@@ -160,8 +184,9 @@ def _centralised(job: Centralised) -> CentralisedResult:
             job, dataset, learner, trunk=trunk, number=number, training_loss=totals[0] / totals[1]
         )
         history.append(epoch)
-        if _selection_value(epoch) > best_value:
-            best, best_value = number, _selection_value(epoch)
+        value = _selection_value(epoch) if job.validation_folds else float(number)
+        if value > best_value:
+            best, best_value = number, value
             _write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
         elif job.patience is not None and number - best >= job.patience:
             break
@@ -235,6 +260,9 @@ def _validated(
     number: int,
     training_loss: float,
 ) -> Epoch:
+    if not job.validation_folds:
+        nothing = Means(n_endpoints=0, auroc=None, auprc=None, log_loss=None)
+        return Epoch(epoch=number, training_loss=training_loss, validation=nothing)
     scores = predict(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
     means = means_of(measure(dataset, scores), dataset, min_per_class=job.min_per_class)
     return Epoch(epoch=number, training_loss=training_loss, validation=means)
@@ -282,7 +310,7 @@ def _training_rows(dataset: PreparedDataset, folds: tuple[int, ...], *, who: str
 
 
 def _steps_per_epoch(n_rows: int, settings: TrainingSettings) -> int:
-    return max(1, round(n_rows / settings.batch_size))
+    return settings.batches_per_epoch or max(1, round(n_rows / settings.batch_size))
 
 
 def _loss_scale(dataset: PreparedDataset, rows: Rows, *, settings: TrainingSettings) -> float:

@@ -22,6 +22,8 @@ from tasks.local_training.jobs import (
     CentralisedResult,
     LocalSteps,
     LocalStepsResult,
+    MinibatchGradient,
+    MinibatchResult,
     Score,
     ScoreBaseline,
     ScoreResult,
@@ -93,6 +95,8 @@ class TrainingProcess:
     async def run(self, job: LocalSteps, *, timeout_seconds: float) -> LocalStepsResult: ...
     @overload
     async def run(self, job: Centralised, *, timeout_seconds: float) -> CentralisedResult: ...
+    @overload
+    async def run(self, job: MinibatchGradient, *, timeout_seconds: float) -> MinibatchResult: ...
     @overload
     async def run(self, job: Score | ScoreBaseline, *, timeout_seconds: float) -> ScoreResult: ...
     async def run(self, job: TrainingJob, *, timeout_seconds: float) -> TrainingResult:
