@@ -5,23 +5,29 @@ keys its state by tensor instead of by name. Runs: on the partner, in the traini
 Source: Kingma & Ba 2015, Algorithm 1, with coupled L2 decay; own: equal to ``torch.optim.Adam`` in the tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from data_contracts.errors import UpdateMismatch
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.sparse_products import RowwiseMatrix
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Defaults of the paper, of torch and of SparseChem."""
+
+
+BLOCK_ELEMENTS = 2**18
+"""Parameters of a row-wise matrix stepped together: a megabyte of gradient stays in the core's cache until it is used."""
 
 
 class Adam:
     """First and second moments of named tensors.
 
     Args:
-        tensors: What is trained; steps change them in place.
+        tensors: What is trained; steps change them in place. The gradient of a ``RowwiseMatrix`` is computed block by
+            block and used at once, so that no gradient of its size is ever allocated, written or cleared.
         learning_rate: Step size; may be changed between steps.
         weight_decay: L2 coefficient, added to the gradient.
     """
@@ -30,22 +36,49 @@ class Adam:
         self._tensors = tensors
         self.learning_rate = learning_rate
         self._weight_decay = weight_decay
-        self._steps = torch.zeros(())
-        self._mean = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-        self._square = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self._mean = {name: torch.zeros_like(tensor.detach()) for name, tensor in tensors.items()}
+        self._square = {name: torch.zeros_like(tensor.detach()) for name, tensor in tensors.items()}
+        self._steps = torch.zeros((), device=next(iter(tensors.values())).device)
+        self._blocks = {
+            name: self._block_views(name)
+            for name, tensor in tensors.items()
+            if isinstance(tensor, RowwiseMatrix)
+        }
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every tensor along its gradient."""
+        """Move every tensor along its gradient, and drop the gradients."""
         self._steps += 1
-        gradients = [tensor.grad for tensor in self._tensors.values() if tensor.grad is not None]
+        whole: list[tuple[Tensor, ...]] = []
+        for name, tensor in self._tensors.items():
+            if isinstance(tensor, RowwiseMatrix) and tensor.gradients:
+                blocks = self._blocks[name]
+                gradients = tensor.gradient_blocks(len(blocks[0][0]))
+                for views, gradient in zip(blocks, gradients, strict=True):
+                    self._move([views], [gradient])
+                tensor.gradients.clear()
+            elif tensor.grad is not None:
+                whole.append((tensor, self._mean[name], self._square[name], tensor.grad))
+            tensor.grad = None
+        if whole:
+            self._move([found[:3] for found in whole], [found[3] for found in whole])
+
+    def _block_views(self, name: str) -> list[tuple[Tensor, ...]]:
+        moved = (self._tensors[name].detach(), self._mean[name], self._square[name])
+        n_rows, width = moved[0].shape
+        if moved[0].device.type == "cpu":  # elsewhere there is no cache to stay in, and a launch costs more
+            n_rows = max(1, BLOCK_ELEMENTS // width)
+        return list(zip(*(torch.split(tensor, n_rows) for tensor in moved), strict=True))
+
+    def _move(self, moved: Sequence[tuple[Tensor, ...]], gradients: Sequence[Tensor]) -> None:
+        """Step tensors with their mean and square."""
         torch._fused_adam_(  # the kernel behind torch.optim.Adam(fused=True); torch is pinned
-            list(self._tensors.values()),
-            gradients,
-            list(self._mean.values()),
-            list(self._square.values()),
+            [tensor for tensor, _, _ in moved],
+            list(gradients),
+            [mean for _, mean, _ in moved],
+            [square for _, _, square in moved],
             [],
-            [self._steps] * len(gradients),
+            [self._steps] * len(moved),
             lr=self.learning_rate,
             beta1=BETA1,
             beta2=BETA2,

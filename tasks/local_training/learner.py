@@ -20,9 +20,11 @@ from tasks.local_training.heads import LOGITS, HeadWork, head_work
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.network import dropout_with, features_behind
 from tasks.local_training.parameters import Parameters
-from tasks.local_training.sparse_products import sum_of_rows
+from tasks.local_training.sparse_products import Pull, RowwiseMatrix, sum_of_rows
 
 EMBEDDING = "embedding.weight"
+ROWWISE = (EMBEDDING, "head.weight")
+"""Matrices with a row per bit and per endpoint: all but a few rows have gradient zero, or nearly so."""
 
 
 class Learner:
@@ -66,7 +68,7 @@ class Learner:
         start |= {f"head.{name}": array for name, array in head.items()}
         self.tensors = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
         self.tensors[EMBEDDING] = torch.from_numpy(trunk[EMBEDDING][self.active])
-        self.tensors[EMBEDDING].grad = torch.zeros_like(self.tensors[EMBEDDING])
+        self.tensors |= {name: RowwiseMatrix.of(self.tensors[name]) for name in ROWWISE}
         self._proximal = settings.proximal
         self._start = (
             {name: self.tensors[name].detach().clone() for name in trunk} if settings.proximal else {}
@@ -83,26 +85,14 @@ class Learner:
         """
         bits, starts = self.dataset.fingerprints_of(rows)
         labels = self.dataset.labels_of(rows)
-        touched, inverse = self._touched(self._place[bits])
-        weight, gradient = self.tensors[EMBEDDING], self.tensors[EMBEDDING].grad
-        assert gradient is not None  # noqa: S101 - set in __init__
-        part = weight.index_select(0, touched).requires_grad_()
-        embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
+        products = sum_of_rows(self.tensors[EMBEDDING], bits=self._place[bits], starts=starts)
+        embedded = products + self.tensors["embedding.bias"]
         features = features_behind(embedded, self.tensors, dropout=self._dropout)
         logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
         loss, total_weight, n_labels = self._loss(logits, labels)
         torch.autograd.backward(loss * self.loss_scale)
-        assert part.grad is not None  # noqa: S101 - backward has just run
-        gradient.index_copy_(0, touched, part.grad)
         self._pull_to_start()
         self._adam.step()
-        if self._proximal:
-            gradient.zero_()
-        else:
-            gradient.index_fill_(0, touched, 0.0)
-        for name, tensor in self.tensors.items():
-            if name != EMBEDDING:
-                tensor.grad = None
         return float(loss.detach()), total_weight, n_labels
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -121,7 +111,7 @@ class Learner:
         """Write the trained trunk into arrays that hold the trunk this learner started from."""
         for name, array in trunk.items():
             if name == EMBEDDING:
-                array[self.active] = self.tensors[name].numpy()
+                array[self.active] = self.tensors[name].detach().numpy()
             else:
                 array[...] = self.tensors[name].detach().numpy()
 
@@ -141,22 +131,16 @@ class Learner:
         self._adam.resume(moments)
         return self
 
-    @torch.no_grad()
     def _pull_to_start(self) -> None:
         """Add the gradient of ``mu / 2 |trunk - start|^2``."""
         for name, start in self._start.items():
-            gradient = self.tensors[name].grad
-            assert gradient is not None  # noqa: S101 - backward has just run
-            gradient.add_(self.tensors[name] - start, alpha=self._proximal)
-
-    def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, npt.NDArray[np.int64]]:
-        """The distinct active rows of a batch, ascending, and each bit's position among them."""
-        seen = np.zeros(len(self.active), dtype=bool)
-        seen[places] = True
-        touched = np.flatnonzero(seen)
-        position = np.empty(len(self.active), dtype=np.int64)
-        position[touched] = np.arange(len(touched))
-        return torch.from_numpy(touched), position[places]
+            tensor = self.tensors[name]
+            pull = Pull(tensor, start, strength=self._proximal)
+            if isinstance(tensor, RowwiseMatrix):
+                tensor.gradients.append(pull)
+            else:
+                assert tensor.grad is not None  # noqa: S101 - backward has just run
+                tensor.grad += pull.whole()
 
     def _loss(self, logits: Tensor, labels: Labels) -> tuple[Tensor, float, int]:
         weight = self._weight.index_select(0, torch.from_numpy(labels.endpoint))
