@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data_contracts.errors import UpdateMismatch
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.place import as_array
 from tasks.local_training.sparse_products import RowwiseMatrix
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -89,10 +90,10 @@ class Adam:
         )
 
     def state(self) -> Parameters:
-        """The moments and the number of steps, sharing memory with this object."""
-        arrays = {"steps": self._steps.reshape(1).numpy()}
-        arrays |= {f"mean/{name}": tensor.detach().numpy() for name, tensor in self._mean.items()}
-        arrays |= {f"square/{name}": tensor.detach().numpy() for name, tensor in self._square.items()}
+        """The moments and the number of steps; on the CPU they share memory with this object."""
+        arrays = {"steps": as_array(self._steps.reshape(1))}
+        arrays |= {f"mean/{name}": as_array(tensor) for name, tensor in self._mean.items()}
+        arrays |= {f"square/{name}": as_array(tensor) for name, tensor in self._square.items()}
         return arrays
 
     def resume(self, state: Parameters) -> None:
@@ -108,5 +109,7 @@ class Adam:
             raise UpdateMismatch(
                 "the optimizer's state belongs to other training data or another network; start it anew"
             )
-        for name, array in own.items():
-            array[...] = state[name]
+        self._steps.copy_(torch.from_numpy(state["steps"][0:1]).reshape(()))
+        for name in self._tensors:
+            self._mean[name].copy_(torch.from_numpy(state[f"mean/{name}"]))
+            self._square[name].copy_(torch.from_numpy(state[f"square/{name}"]))

@@ -20,6 +20,7 @@ from tasks.local_training.heads import LOGITS, HeadWork, head_work
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.network import dropout_with, features_behind
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.place import CPU, Place, as_array
 from tasks.local_training.sparse_products import Pull, RowwiseMatrix, sum_of_rows
 
 EMBEDDING = "embedding.weight"
@@ -39,6 +40,7 @@ class Learner:
         generator: Source of dropout.
         loss_scale: Factor on the summed loss of a batch. It must come from this partner alone.
         work: How the head is computed; by default what is faster for these data.
+        place: Where, and how precisely.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Learner:
         generator: torch.Generator,
         loss_scale: float,
         work: HeadWork | None = None,
+        place: Place = CPU,
     ) -> None:
         self.dataset = dataset
         self.work = work or head_work(
@@ -59,15 +62,19 @@ class Learner:
             labels_per_molecule=float(np.diff(dataset.label_starts)[rows].mean()),
         )
         self.loss_scale = loss_scale
+        self.place = place
         self.active = dataset.used_bits(rows)
         self._place = np.zeros(trunk[EMBEDDING].shape[0], dtype=np.int64)
         self._place[self.active] = np.arange(len(self.active))
         self._weight = torch.from_numpy(dataset.endpoint_weight)
-        self._dropout = dropout_with(settings.dropout, generator)
+        self._dropout = dropout_with(settings.dropout, place.generator(generator))
         start = {name: array for name, array in trunk.items() if name != EMBEDDING}
         start |= {f"head.{name}": array for name, array in head.items()}
-        self.tensors = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
-        self.tensors[EMBEDDING] = torch.from_numpy(trunk[EMBEDDING][self.active])
+        self.tensors = {
+            name: torch.tensor(array, device=place.device, requires_grad=True)
+            for name, array in start.items()
+        }
+        self.tensors[EMBEDDING] = place.put(trunk[EMBEDDING][self.active])
         self.tensors |= {name: RowwiseMatrix.of(self.tensors[name]) for name in ROWWISE}
         self._proximal = settings.proximal
         self._start = (
@@ -83,17 +90,36 @@ class Learner:
         Returns:
             The summed weighted loss of the batch before the step, the summed weight, and the number of labels.
         """
+        told = self.backward(rows)
+        self._pull_to_start()
+        self._adam.step()
+        return told
+
+    def backward(self, rows: npt.NDArray[np.int64]) -> tuple[float, float, int]:
+        """Leave the gradient of a batch's scaled loss with the tensors; nothing moves.
+
+        Returns:
+            What ``step`` returns.
+        """
         bits, starts = self.dataset.fingerprints_of(rows)
         labels = self.dataset.labels_of(rows)
         products = sum_of_rows(self.tensors[EMBEDDING], bits=self._place[bits], starts=starts)
         embedded = products + self.tensors["embedding.bias"]
-        features = features_behind(embedded, self.tensors, dropout=self._dropout)
-        logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
+        with self.place.precision():
+            features = features_behind(embedded, self.tensors, dropout=self._dropout)
+            logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
+        logits = logits.float().cpu()  # one number a label: its loss is computed where the labels are
         loss, total_weight, n_labels = self._loss(logits, labels)
         torch.autograd.backward(loss * self.loss_scale)
-        self._pull_to_start()
-        self._adam.step()
         return float(loss.detach()), total_weight, n_labels
+
+    def gradients(self) -> Parameters:
+        """What ``backward`` left, each as large as its tensor; of the embedding, the rows that take part."""
+        left = {
+            name: tensor.whole_gradient() if isinstance(tensor, RowwiseMatrix) else tensor.grad
+            for name, tensor in self.tensors.items()
+        }
+        return {name: as_array(gradient) for name, gradient in left.items() if gradient is not None}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the steps that follow."""
@@ -105,15 +131,15 @@ class Learner:
 
     def head_arrays(self) -> Parameters:
         """Copy the head."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in self.head().items()}
+        return {name: np.array(as_array(tensor)) for name, tensor in self.head().items()}
 
     def write_trunk(self, trunk: Parameters) -> None:
         """Write the trained trunk into arrays that hold the trunk this learner started from."""
         for name, array in trunk.items():
             if name == EMBEDDING:
-                array[self.active] = self.tensors[name].detach().numpy()
+                array[self.active] = as_array(self.tensors[name])
             else:
-                array[...] = self.tensors[name].detach().numpy()
+                array[...] = as_array(self.tensors[name])
 
     def optimizer_state(self) -> Parameters:
         """Adam's state, and the trunk rows that its moments belong to."""

@@ -55,6 +55,10 @@ class RowwiseMatrix(Parameter):
         for block in first:
             yield sum((next(other) for other in others), start=block)
 
+    def whole_gradient(self) -> Tensor | None:
+        """Add up all gradients that were left; None where there is none."""
+        return next(self.gradient_blocks(self.shape[0])) if self.gradients else self.grad
+
 
 class Pull:
     """The gradient of ``strength / 2 |tensor - start|^2``.
