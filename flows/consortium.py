@@ -22,7 +22,7 @@ from flows.settings import RunSettings
 from flows.sites import derive_key
 from flows.training_children import training_children
 from tasks.exchange.identity import Roster
-from tasks.local_training.jobs import Centralised
+from tasks.local_training.jobs import Centralised, Machine
 from tasks.local_training.parameters import initial_trunk, write_parameters
 from tasks.simulation.datasets import SimulatedDataset
 from tasks.simulation.steps import simulated_companies
@@ -39,7 +39,10 @@ def _run_name() -> str:
 
 @flow(name="consortium", flow_run_name=_run_name, persist_result=False)
 async def consortium(
-    run_id: str | None = None, settings: RunSettings | None = None, home: str = "motet-home"
+    run_id: str | None = None,
+    settings: RunSettings | None = None,
+    home: str = "motet-home",
+    machine: Machine | None = None,
 ) -> dict[str, Any]:
     """Run a consortium of simulated companies to registered models; an interrupted run resumes.
 
@@ -47,16 +50,17 @@ async def consortium(
         run_id: Name of the run; None resumes an unfinished run of the same settings, or starts a new one.
         settings: What to compute; None means the embedded data and the defaults.
         home: Directory of runs, models and services.
+        machine: What is computed on; None takes CUDA where there is one.
 
     Returns:
         The consortium's result, as in ``result.json``.
     """
     run = open_or_create_run(home, settings=settings or RunSettings(), run_id=run_id)
     with run.held(), tags(f"run:{run.run_id}"):
-        return await perform(run)
+        return await perform(run, machine=machine or Machine())
 
 
-async def perform(run: RunDirectory) -> dict[str, Any]:
+async def perform(run: RunDirectory, *, machine: Machine) -> dict[str, Any]:
     """Perform a run whose directory this process holds."""
     settings = run.settings
     dataset: SimulatedDataset = await simulated_companies(
@@ -79,7 +83,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         report=report,
         earlier=run.earlier(),
     )
-    trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator)
+    trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator, machine=machine)
     finished = {
         name: await finish_partner(
             facts, run.partner(name), part, tracked=tracked[name], earlier=run.earlier(name)
@@ -100,10 +104,15 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
 
 
 async def _everybody(
-    run: RunDirectory, dataset: SimulatedDataset, *, roster: Roster, coordinator: Coordinator
+    run: RunDirectory,
+    dataset: SimulatedDataset,
+    *,
+    roster: Roster,
+    coordinator: Coordinator,
+    machine: Machine,
 ) -> tuple[TrainedTrunk, dict[str, PartOutcome]]:
     """Play all parts side by side, each by its own story."""
-    async with training_children() as run_job:
+    async with training_children(machine) as run_job:
         partners = [
             Partner(
                 site=run.partner(name),

@@ -172,7 +172,7 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
     simulated = opening.simulated_assays or home.settings.simulated_assays
     facts = RunFacts(run=run, data=opening.settings.data, simulated_assays=simulated)
     tracked = await track(facts, experiment="qsar-training", party=home.name)
-    async with training_children() as run_job:
+    async with training_children(home.settings.machine) as run_job:
         outcome = await take_part(
             Partner(
                 site=site,

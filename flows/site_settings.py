@@ -15,6 +15,7 @@ from data_contracts.plan import PartyName, RoundPlan
 from flows.settings import RunSettings
 from tasks.exchange.enrolment import Role
 from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
 from tasks.studies.training_parameters import MAX_ROUNDS
 
 MIB = 2**20
@@ -46,6 +47,7 @@ class SiteSettings(BaseModel):
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
+        machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
     """
@@ -58,6 +60,7 @@ class SiteSettings(BaseModel):
     listen: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")
     files: Files | None = None
     simulated_assays: bool = False
+    machine: Machine = Machine()
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)
 

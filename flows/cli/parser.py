@@ -134,6 +134,7 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     add_course(run)
     _add_training(run)
+    _add_machine(run)
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
@@ -176,11 +177,29 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     partner.add_argument(
         "--simulated", action="store_true", help="its activities are invented; its models say so"
     )
+    _add_machine(partner)
     for role in (coordinator, mailbox, partner):
         role.set_defaults(role=role.prog.split()[-1])
         role.add_argument("--name", required=True, help="its name in the consortium")
     _add_roster(commands, shared)
     _add_taking_part(commands, shared)
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    """What trains and scores: a local matter, which changes no plan."""
+    machine = command.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks are computed (default: auto, which takes CUDA where there is one)",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products; all that leaves the device is float32 (default: float32)",
+    )
 
 
 def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.services import prefect_server
 from flows.settings import RunSettings, settings_from
+from tasks.local_training.jobs import Machine
 
 ARMS = ("single", "federated", "pooled")
 
@@ -25,6 +26,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run a consortium, or resume one that was interrupted."""
     log_to_terminal(verbose=arguments.verbose)
     settings = _settings(arguments)
+    machine = Machine(device=arguments.device, precision=arguments.precision)
     found = open_or_create_run(
         arguments.home, settings=settings, run_id=arguments.run_id, fresh=arguments.fresh
     )
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         _say(f"run {found.run_id} in {found.path}\nstarting Prefect")
         with prefect_server(found.home) as server:
             os.environ.update(server.environment)
-            _perform(found, verbose=arguments.verbose)
+            _perform(found, machine=machine, verbose=arguments.verbose)
     else:
         _say(f"run {found.run_id} is finished already; this is its result")
     return _report(found)
@@ -69,13 +71,15 @@ def _import_own_files(arguments: argparse.Namespace) -> str:
     return str(own_files(arguments).path.resolve())
 
 
-def _perform(found: RunDirectory, *, verbose: bool) -> None:
+def _perform(found: RunDirectory, *, machine: Machine, verbose: bool) -> None:
     """Run the flow; Prefect is imported only now, when its environment stands."""
 
     async def consortium_run() -> Any:
         from flows.consortium import consortium
 
-        return await consortium(run_id=found.run_id, settings=found.settings, home=str(found.home))
+        return await consortium(
+            run_id=found.run_id, settings=found.settings, home=str(found.home), machine=machine
+        )
 
     perform(consortium_run, verbose=verbose)
 

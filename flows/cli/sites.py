@@ -21,6 +21,7 @@ from flows.site_settings import Files, Policy, SiteSettings, checked
 from tasks.exchange.enrolment import SignedRoster
 from tasks.exchange.mailbox_service import MailboxService
 from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
 
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -34,12 +35,14 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         files = Files(**given_files)
         policy = _policy(arguments)
-    given = {
+    given: dict[str, Any] = {
         "role": arguments.role,
         "name": arguments.name,
         "files": files,
         "simulated_assays": getattr(arguments, "simulated", False),
     }
+    if files is not None:
+        given["machine"] = Machine(device=arguments.device, precision=arguments.precision)
     if address is not None:
         given["listen"] = arguments.listen or f"0.0.0.0:{address.rpartition(':')[2]}"
     settings = checked(SiteSettings, given)

@@ -18,6 +18,22 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Machine(_Frozen):
+    """What a partner's own machine computes on. A local matter: no plan names it and no message carries it.
+
+    Args:
+        device: ``auto`` takes CUDA where there is one.
+        precision: Of matrix products; parameters, moments, losses and all that leaves the child stay float32.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "float32"
+
+
 class TrainingSettings(_Frozen):
     """Hyperparameters that all partners share.
 

@@ -21,6 +21,7 @@ from tasks.local_training.parameters import (
     write_parameters,
     write_vector,
 )
+from tasks.local_training.place import Place
 from tasks.local_training.shared_model import (
     layout_of_shared,
     read_places,
@@ -47,7 +48,7 @@ def batch_rows(rows: Rows, *, order_seed: int, batch: int, n_batches: int) -> Ro
 
 
 def minibatch_gradient(
-    job: MinibatchGradient, dataset: PreparedDataset, rows: Rows, *, head: Parameters
+    job: MinibatchGradient, dataset: PreparedDataset, rows: Rows, *, head: Parameters, place: Place
 ) -> tuple[float, float, int]:
     """Compute a minibatch's gradient and step the head; writes the job's files.
 
@@ -80,9 +81,10 @@ def minibatch_gradient(
         settings=job.settings,
         generator=torch.Generator().manual_seed(job.seed),
         loss_scale=1 / job.loss_normalizer,
+        place=place,
     )
-    told, _ = learner.backward(batch)
-    found = {name: tensor.grad.numpy() for name, tensor in learner.tensors.items() if tensor.grad is not None}
+    told = learner.backward(batch)
+    found = learner.gradients()
     gradient = unflatten(vector, layout)
     for name, array in split_shared(gradient)[0].items():
         array[learner.active if name == EMBEDDING else ...] = found[name]

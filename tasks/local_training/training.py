@@ -24,6 +24,7 @@ from tasks.local_training.jobs import (
     Epoch,
     LocalSteps,
     LocalStepsResult,
+    Machine,
     Means,
     MinibatchGradient,
     MinibatchResult,
@@ -47,6 +48,7 @@ from tasks.local_training.parameters import (
     write_parameters,
     write_vector,
 )
+from tasks.local_training.place import Place, place_of
 from tasks.local_training.scoring import means_of, measure, predict
 from tasks.local_training.shared_model import (
     layout_of_shared,
@@ -58,31 +60,38 @@ from tasks.local_training.shared_model import (
 )
 
 Rows = npt.NDArray[np.int64]
+IN_MAIN_MEMORY = Machine(device="cpu")
 
 
-def train(job: TrainingJob) -> TrainingResult:
+def train(job: TrainingJob, *, machine: Machine = IN_MAIN_MEMORY) -> TrainingResult:
     """Do one job and write its files.
 
     Call it in the training child only: it fixes torch to one thread.
 
+    Args:
+        job: What to do.
+        machine: What to compute on.
+
     Raises:
         ContractViolation: If the prepared data set is not sound, or has nothing to train on.
         UpdateMismatch: If trunk, head or optimizer state are damaged or do not fit the data set.
+        SettingsError: If the machine lacks the device.
     """
     torch.set_num_threads(1)
+    place = place_of(machine)
     job.output.mkdir(parents=True, exist_ok=True)
     if isinstance(job, LocalSteps):
-        return _local_steps(job)
+        return _local_steps(job, place=place)
     if isinstance(job, MinibatchGradient):
-        return _minibatch_gradient(job)
+        return _minibatch_gradient(job, place=place)
     if isinstance(job, Centralised):
-        return _centralised(job)
+        return _centralised(job, place=place)
     if isinstance(job, ScoreBaseline):
         return _score_baseline(job)
-    return _score(job)
+    return _score(job, place=place)
 
 
-def _local_steps(job: LocalSteps) -> LocalStepsResult:
+def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
     shared, before = read_shared(read_parameters(job.trunk))
@@ -100,6 +109,7 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
         settings=job.settings,
         generator=generator,
         loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        place=place,
     )
     if job.optimizer is not None:
         learner.resume(read_parameters(job.optimizer))
@@ -130,13 +140,13 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     )
 
 
-def _minibatch_gradient(job: MinibatchGradient) -> MinibatchResult:
+def _minibatch_gradient(job: MinibatchGradient, *, place: Place) -> MinibatchResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
     rows = _training_rows(dataset, job.folds, who=job.dataset.name)
     hidden = len(read_parameters(job.trunk)["embedding.bias"])
     head = _head(job.head, dataset, hidden=hidden, seed=job.head_seed)
-    loss_sum, weight_sum, n_labels = minibatch_gradient(job, dataset, rows, head=head)
+    loss_sum, weight_sum, n_labels = minibatch_gradient(job, dataset, rows, head=head, place=place)
     return MinibatchResult(
         gradient=job.output / "gradient.npy",
         head=job.output / "head.safetensors",
@@ -148,7 +158,7 @@ def _minibatch_gradient(job: MinibatchGradient) -> MinibatchResult:
     )
 
 
-def _centralised(job: Centralised) -> CentralisedResult:
+def _centralised(job: Centralised, *, place: Place) -> CentralisedResult:
     meter = _Meter()
     if len(job.head_seeds) != len(job.datasets):
         raise UpdateMismatch(
@@ -169,13 +179,13 @@ def _centralised(job: Centralised) -> CentralisedResult:
         settings=job.settings,
         generator=generator,
         loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        place=place,
     )
     history: list[Epoch] = []
     best, best_value = 0, -np.inf
     batches = _batches(rows, job.settings, generator)
     for number in range(1, job.max_epochs + 1):
-        decays = (number - 1) // job.decay_epochs
-        learner.set_learning_rate(job.settings.learning_rate * job.learning_rate_decay**decays)
+        learner.set_learning_rate(_learning_rate(job, number))
         totals = np.zeros(3)
         for _, batch in zip(range(_steps_per_epoch(len(rows), job.settings)), batches, strict=False):
             totals += learner.step(batch)
@@ -200,7 +210,7 @@ def _centralised(job: Centralised) -> CentralisedResult:
     )
 
 
-def _score(job: Score) -> ScoreResult:
+def _score(job: Score, *, place: Place) -> ScoreResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
     shared = read_parameters(job.trunk)
@@ -208,7 +218,7 @@ def _score(job: Score) -> ScoreResult:
     trunk, catalogue = split_shared(shared)
     head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
     head = with_catalogue(head, catalogue, read_places(job.places))
-    scores = predict(dataset, job.folds, trunk=trunk, head=head)
+    scores = predict(dataset, job.folds, trunk=trunk, head=head, place=place)
     return _scored(dataset, scores, job.output, min_per_class=job.min_per_class, meter=meter)
 
 
@@ -263,9 +273,15 @@ def _validated(
     if not job.validation_folds:
         nothing = Means(n_endpoints=0, auroc=None, auprc=None, log_loss=None)
         return Epoch(epoch=number, training_loss=training_loss, validation=nothing)
-    scores = predict(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
+    scores = predict(
+        dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays(), place=learner.place
+    )
     means = means_of(measure(dataset, scores), dataset, min_per_class=job.min_per_class)
     return Epoch(epoch=number, training_loss=training_loss, validation=means)
+
+
+def _learning_rate(job: Centralised, epoch: int) -> float:
+    return float(job.settings.learning_rate * job.learning_rate_decay ** ((epoch - 1) // job.decay_epochs))
 
 
 def _selection_value(epoch: Epoch) -> float:

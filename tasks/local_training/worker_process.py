@@ -22,6 +22,7 @@ from tasks.local_training.jobs import (
     CentralisedResult,
     LocalSteps,
     LocalStepsResult,
+    Machine,
     MinibatchGradient,
     MinibatchResult,
     Score,
@@ -33,6 +34,7 @@ from tasks.local_training.jobs import (
 
 MAX_ANSWER_BYTES = 16 * 2**20
 GRACE_SECONDS = 5.0
+ANY = Machine()
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -50,10 +52,13 @@ class TrainingProcess:
     Several jobs may run at a time; how many is the caller's business.
 
     Args:
-        memory_limit_bytes: Address space of a child beyond the template's; None sets no limit.
+        machine: What the children compute on.
+        memory_limit_bytes: Address space of a child beyond the template's; None sets no limit. Not for CUDA, which
+            reserves far more addresses than memory.
     """
 
-    def __init__(self, *, memory_limit_bytes: int | None = None) -> None:
+    def __init__(self, *, machine: Machine = ANY, memory_limit_bytes: int | None = None) -> None:
+        self._machine = machine
         self._memory_limit_bytes = memory_limit_bytes
         self._ids = itertools.count()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -118,6 +123,7 @@ class TrainingProcess:
             {
                 "id": job_id,
                 "job": job.model_dump(mode="json"),
+                "machine": self._machine.model_dump(),
                 "memory_limit_bytes": self._memory_limit_bytes,
             },
         )
