@@ -105,6 +105,7 @@ async def _everybody(
                 files=dataset.files(name),
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
+                baselines=run.settings.baselines,
             )
             for name in dataset.partners
         ]

@@ -30,11 +30,11 @@ from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.durable_files import replace_whole
+from tasks.local_training.jobs import BASELINES
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.reliability import CalibrationInputs
 from tasks.model_registration.steps import model_registration
-from tasks.studies.evaluation import BASELINE
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
 
@@ -109,7 +109,8 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
 
 
 def _public_parameters(settings: RunSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"seed", "data"})
+    public = settings.model_dump(mode="json", exclude={"seed", "data"})
+    return public | {"baselines": " ".join(settings.baselines)}
 
 
 async def finish_partner(
@@ -151,10 +152,11 @@ async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
         )
         replace_whole(site.results / "uplift.json", [json.dumps(NOTHING_COMPARED).encode()])
         return
+    baselines = [name for name in BASELINES if (outcome.scores / name / "metrics.arrow").exists()]
     await partner_report(
         site.name,
         outcome.scores,
-        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
+        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), *baselines),
         prepared=site.prepared,
         output=site.results,
         seed=facts.run.settings.seed,

@@ -6,6 +6,7 @@ Runs: on the partner. Source: own.
 
 import asyncio
 import io
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.steps import featurization
-from tasks.local_training.jobs import Centralised
+from tasks.local_training.baseline import missing
+from tasks.local_training.jobs import BaselineName, Centralised
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
 from tasks.rounds.steps import secure_aggregation
@@ -34,6 +36,8 @@ from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import EVALUATION, Arm
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
+
+logger = logging.getLogger("motet")
 
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
 
@@ -54,6 +58,7 @@ class Partner:
         workers: Processes for featurization.
         accept: Refuses a plan that this site does not grant, before anything is computed.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
+        baselines: What it wants beside the networks in its own report.
         is_prepared: Set once its data lies prepared and the catalogue is agreed on.
     """
 
@@ -64,6 +69,7 @@ class Partner:
     workers: int = 1
     accept: Callable[[RoundPlan], None] = grant_everything
     pooled: Callable[[], Awaitable[Arm]] | None = None
+    baselines: tuple[BaselineName, ...] = ("logistic",)
     is_prepared: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -248,13 +254,28 @@ async def _work_on(
     elif plan.study == EVALUATION.name:
         EVALUATION.accept(plan)
         evaluating = evaluation_study.PartnerInputs(
-            dataset=partner.prepared, arms=await _arms(partner, plan, alone), run_job=partner.run_job
+            dataset=partner.prepared,
+            arms=await _arms(partner, plan, alone),
+            run_job=partner.run_job,
+            baselines=_installed(partner),
         )
         await evaluation(partner.site.name, plan, inputs=evaluating, directory=directory)
     else:
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for an unknown study; nothing was computed"
         )
+
+
+def _installed(partner: Partner) -> tuple[BaselineName, ...]:
+    """The baselines that this machine can fit; what it cannot is named once, and the run goes on."""
+    absent = missing(partner.baselines)
+    for name in absent:
+        logger.warning(
+            "%s: baseline '%s' is skipped, its library is not installed: pip install 'motet[baselines]'",
+            partner.site.name,
+            name,
+        )
+    return tuple(name for name in partner.baselines if name not in absent)
 
 
 async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | None) -> dict[str, Arm]:

@@ -12,6 +12,7 @@ from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
 from data_contracts.plan import threshold_for
 from tasks.aggregation.server_optimizers import ServerOptimizer
+from tasks.local_training.jobs import BaselineName
 
 
 class RunSettings(BaseModel):
@@ -40,6 +41,7 @@ class RunSettings(BaseModel):
         catalogue_heads: Share the head rows of endpoints that enough companies train (docs/decisions/0016).
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
         permuted_labels: Shuffle the labels: a control that must show no uplift.
+        baselines: What every partner sets beside the networks, for its own report: ``logistic``, ``boosted``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +68,7 @@ class RunSettings(BaseModel):
     catalogue_heads: bool = True
     pooled_arm: bool = True
     permuted_labels: bool = False
+    baselines: tuple[BaselineName, ...] = ("logistic",)
 
     @model_validator(mode="after")
     def _sum_fits_the_ring(self) -> Self:

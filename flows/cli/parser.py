@@ -233,6 +233,12 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
+    learning.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("logistic", "boosted"),
+        help="what each partner's report sets beside the networks (default: logistic; boosted needs LightGBM)",
+    )
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
     learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
     learning.add_argument(

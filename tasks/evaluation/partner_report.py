@@ -68,7 +68,7 @@ def write_partner_report(
     Args:
         scores: Directory with, per arm, ``metrics.arrow`` and ``scores.arrow`` of the test fold and, in
             ``calibration/``, the scores of the validation fold.
-        arms: ``single``, ``federated``, perhaps ``pooled`` and ``baseline``.
+        arms: ``single``, ``federated``, perhaps ``pooled``, ``logistic`` and ``boosted``.
         partner: The partner, for page and pictures.
         endpoints: Its table of endpoints (contract *endpoints*).
         output: Directory for ``report.html``, ``uplift.json``, ``endpoints.parquet`` and the pictures.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from data_contracts.errors import ContractViolation
 from tasks.evaluation.metrics import METRICS, PERFECT, EndpointMetrics
 
-Arm = Literal["single", "federated", "pooled", "baseline"]
+Arm = Literal["single", "federated", "pooled", "logistic", "boosted"]
 FloatVector = npt.NDArray[np.float64]
 BoolVector = npt.NDArray[np.bool_]
 

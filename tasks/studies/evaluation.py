@@ -5,7 +5,7 @@ Runs: ``compute`` on the partner, ``combine`` on the coordinator. Source: own; a
 single- against multi-partner evaluation (Heyndrickx et al. 2023).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
 from tasks.evaluation.uplift import riptop
 from tasks.exchange.blob_store import BlobStore
-from tasks.local_training.jobs import Score, ScoreBaseline, ScoreResult
+from tasks.local_training.jobs import BaselineName, Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
@@ -29,8 +29,6 @@ NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
 UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
 FOLDS = {"validation": 4, "test": 0}
-BASELINE = "baseline"
-"""The arm that only its partner sees: what it would get without any network."""
 
 
 class EvaluationParameters(BaseModel):
@@ -65,11 +63,19 @@ class Arm:
 
 @dataclass(frozen=True)
 class PartnerInputs:
-    """What stays at the partner: its prepared data, its models by arm, and how a job is run."""
+    """What stays at the partner.
+
+    Attributes:
+        dataset: Its prepared data.
+        arms: Its models by arm.
+        run_job: How a job is run.
+        baselines: What it wants beside them on the test fold, without any network; nobody else sees these.
+    """
 
     dataset: Path
     arms: Mapping[str, Arm]
     run_job: RunJob
+    baselines: Sequence[BaselineName] = ("logistic",)
 
 
 def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
@@ -125,7 +131,8 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     if parameters.split == "validation":
         write_contribution(directory, {"federated": to_figures(values["federated"], names=METRICS)})
         return
-    await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
+    for name in inputs.baselines:
+        await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, baseline=name, output=directory / name))
     sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
