@@ -117,7 +117,7 @@ def _lead(content: ReportContent) -> Iterable[str]:
         f"{100 * found.riptop.value:+.1f} %; {100 * found.endpoints_improved:.0f} % of the endpoints improved, "
         f"{content.n_significant} of them beyond chance.</p>"
     )
-    yield _figure(content.pictures["uplift"], "Each arm with its 95 % bootstrap interval over endpoints")
+    yield _figure(content.pictures["uplift"], "Each arm with its 95 % bootstrap interval over assays")
 
 
 def _arms(uplift: Uplift) -> Iterable[str]:
@@ -133,7 +133,7 @@ def _arms(uplift: Uplift) -> Iterable[str]:
             f"<tr><td>{NAMES[metric]}{cells}<td class={_side(found.uplift.value)}>{_signed(found.uplift)}"
             f"<td>{100 * found.riptop.value:+.1f} %<td>{closed}</tr>"
         )
-    yield "</table><p class=note>95 % bootstrap intervals over endpoints in brackets; the sign of uplift is turned so "
+    yield "</table><p class=note>95 % bootstrap intervals over assays in brackets; the sign of uplift is turned so "
     named = " and ".join(html.escape(ARMS[arm][2]) for arm in arms if arm in OUTSIDE)
     outside = f" Outside baseline: {named}, one model per endpoint on the same fingerprints." if named else ""
     yield f"that positive is better.{outside}</p>"

@@ -21,6 +21,7 @@ SKILL = {"single": 1.0, "federated": 2.5, "logistic": 0.5}
 ENDPOINTS = pa.table(
     {
         "endpoint_id": ["<b>A0", *(f"A{number}" for number in range(1, N_ENDPOINTS))],
+        "assay_id": ["<b>A0", "A1", "A1", "A3", "A4", "A5"],
         "assay_type": ["PANEL", "ADME"] * 3,
     }
 )
