@@ -131,8 +131,8 @@ def print_seeds(found: Endpoints, arms: Sequence[str]) -> None:
     rows = []
     for seed in sorted(set(found.table.column("seed").to_pylist())):
         of_seed = found.of(seed=seed)
-        for company in sorted(set(of_seed.table.column("company").to_pylist())):
-            rows.append([str(seed), company, *row_of(of_seed.of(company=company), arms)])
+        companies = sorted(set(of_seed.table.column("company").to_pylist()))
+        rows += [[str(seed), name, *row_of(of_seed.of(company=name), arms)] for name in companies]
         rows.append([str(seed), "**all**", *row_of(of_seed, arms)])
     rows.append(["**all**", "**all**", *row_of(found, arms)])
     head = (

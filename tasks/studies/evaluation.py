@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, RoundPlan
+from tasks.evaluation.comparison import SHARES, shares
 from tasks.evaluation.metrics import METRICS, PERFECT
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
@@ -28,6 +29,8 @@ from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
 UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
+QUANTITIES = {"uplift": UPLIFTS, "shares": SHARES}
+"""What is summed beside the arms' metrics where there is a single-partner arm, lane by lane."""
 FOLDS = {"validation": 4, "test": 0}
 
 
@@ -79,7 +82,7 @@ class PartnerInputs:
 
 
 def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
-    """One exact lane per arm, and one of relative improvements where there is a baseline.
+    """One exact lane per arm, one of relative improvements, and one of shares of endpoints over bars.
 
     On the validation fold, which is looked at in every round, a lane holds each partner's figures; on the test fold,
     once a run, sums over endpoints and their number.
@@ -88,7 +91,7 @@ def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
         return (Lane(name="federated", length=len(METRICS), ring_bits=64, value_bits=COUNT_BITS),)
     quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, METRICS)
     if "single" in quantities:
-        quantities["uplift"] = UPLIFTS
+        quantities |= QUANTITIES
     return tuple(
         Lane(name=name, length=lane_length(names), ring_bits=64, value_bits=COUNT_BITS)
         for name, names in quantities.items()
@@ -140,6 +143,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             for name in METRICS
         }
         sums["uplift"] = to_integers(improved, names=UPLIFTS)
+        sums["shares"] = to_integers(shares(values["single"], values["federated"]), names=SHARES)
     write_contribution(directory, sums)
 
 
@@ -161,7 +165,8 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     """Turn sums into the consortium's means.
 
     Returns:
-        ``metrics``: ``validation/<metric>``, means over partners; or ``test/<arm>/<metric>``, means over endpoints.
+        ``metrics``: ``validation/<metric>``, means over partners; or ``test/<arm>/<metric>``, ``test/uplift/<metric>`` and
+        ``test/shares/<name>``, means over endpoints, at least ten.
     """
     del blobs
     split = parameters_of(plan).split
@@ -174,7 +179,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
         )
         return {"metrics": {f"{split}/{name}": value for name, value in figures.items()}}
     for lane in plan.lanes:
-        names = UPLIFTS if lane.name == "uplift" else METRICS
+        names = QUANTITIES.get(lane.name, METRICS)
         means = to_means(np.asarray(total.values[lane.name], dtype=np.int64), names=names)
         metrics |= {
             f"{split}/{lane.name}/{name}": value for name, (value, _) in means.items() if value is not None
