@@ -122,6 +122,7 @@ async def _everybody(
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 earlier=run.earlier(name),
+                baselines=run.settings.baselines,
             )
             for name in dataset.partners
         ]

@@ -32,10 +32,10 @@ from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.durable_files import replace_whole
 from tasks.featurization.preparation_rules import StructureRules
+from tasks.local_training.jobs import BASELINES
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.steps import model_registration
-from tasks.studies.evaluation import BASELINE
 from tasks.studies.phases import MEASURED
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
@@ -124,7 +124,11 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
 def _public_parameters(settings: RunSettings) -> dict[str, Any]:
     rules = settings.rules
     profile = {"profile": f"{rules.name}@{rules.version}", "profile_sha256": rules.digest}
-    return settings.model_dump(mode="json", exclude={"seed", "data"}) | profile
+    return (
+        settings.model_dump(mode="json", exclude={"seed", "data"})
+        | profile
+        | {"baselines": " ".join(settings.baselines)}
+    )
 
 
 async def finish_partner(
@@ -178,10 +182,11 @@ async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
             )
         replace_whole(site.results / "uplift.json", [json.dumps(NOTHING_COMPARED).encode()])
         return
+    baselines = [name for name in BASELINES if (outcome.scores / name / "metrics.arrow").exists()]
     await partner_report(
         site.name,
         outcome.scores,
-        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
+        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), *baselines),
         prepared=site.prepared,
         output=site.results,
         seed=facts.run.settings.seed,

@@ -7,6 +7,7 @@ Runs: on the partner. Source: own.
 import asyncio
 import io
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,8 @@ from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.prepared import REPORT
 from tasks.featurization.reference_exchange import PreparationCheck, keyed_digests
-from tasks.local_training.jobs import Centralised, Score
+from tasks.local_training.baseline import missing
+from tasks.local_training.jobs import BaselineName, Centralised, Score
 from tasks.local_training.parameters import write_parameters
 from tasks.rounds.study import Study
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
@@ -43,6 +45,8 @@ from tasks.studies.minibatch_training import QSAR_MINIBATCHES
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 from tasks.studies.training_parameters import TrainingParameters
+
+logger = logging.getLogger("motet")
 
 HEAD = "head.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -80,6 +84,7 @@ class Partner:
         accept: Refuses a plan that this site does not grant, before anything is computed.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         earlier: Its own earlier runs.
+        baselines: What it wants beside the networks in its own report.
         is_prepared: Set once its data lies prepared and the catalogue is agreed on.
     """
 
@@ -92,6 +97,7 @@ class Partner:
     accept: Callable[[RoundPlan], None] = grant_everything
     pooled: Callable[[], Awaitable[Arm]] | None = None
     earlier: EarlierRuns = NO_RUNS
+    baselines: tuple[BaselineName, ...] = ("logistic",)
     is_prepared: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -215,13 +221,28 @@ async def work_on(
     elif plan.study == EVALUATION.name:
         EVALUATION.accept(plan)
         evaluating = evaluation_study.PartnerInputs(
-            dataset=partner.prepared, arms=await arms_of(partner, plan, alone), run_job=partner.run_job
+            dataset=partner.prepared,
+            arms=await arms_of(partner, plan, alone),
+            run_job=partner.run_job,
+            baselines=_installed(partner),
         )
         await evaluation(partner.site.name, plan, inputs=evaluating, directory=directory)
     else:
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for an unknown study; nothing was computed"
         )
+
+
+def _installed(partner: Partner) -> tuple[BaselineName, ...]:
+    """The baselines that this machine can fit; what it cannot is named once, and the run goes on."""
+    absent = missing(partner.baselines)
+    for name in absent:
+        logger.warning(
+            "%s: baseline '%s' is skipped, its library is not installed: pip install 'motet[baselines]'",
+            partner.site.name,
+            name,
+        )
+    return tuple(name for name in partner.baselines if name not in absent)
 
 
 async def arms_of(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | None) -> dict[str, Arm]:

@@ -183,6 +183,7 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 accept=gate(home, board, opening),
                 earlier=home.earlier,
+                baselines=opening.settings.baselines,
             )
         )
     version, uplift = await finish_partner(facts, site, outcome, tracked=tracked, earlier=home.earlier)

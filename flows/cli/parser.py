@@ -278,6 +278,12 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
+    learning.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("logistic", "boosted"),
+        help="what each partner's report sets beside the networks (default: logistic; boosted needs LightGBM)",
+    )
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
     learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
     learning.add_argument(
@@ -304,6 +310,12 @@ def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     wide.add_argument("file", type=Path, help="CSV (also .gz) or Parquet")
     wide.add_argument("--partners", type=int, default=4, help="number of simulated companies (default: 4)")
+    wide.add_argument(
+        "--scenario",
+        choices=("shared-assays", "disjoint-assays"),
+        default="shared-assays",
+        help="companies share assays and no compound (default), or compounds and no assay",
+    )
     wide.add_argument("--seed", type=int, default=0, help="public seed of the split (default: 0)")
     wide.add_argument("--name", help="name of the dataset (default: from the file)")
     wide.add_argument(
