@@ -40,6 +40,7 @@ class Kind(StrEnum):
     ROSTER_ACCEPTED = "roster-accepted"
     CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
     REFUSAL = "refusal"
+    RUN_KEY = "run-key"
 
 
 COORDINATOR_KINDS = frozenset(
@@ -53,6 +54,7 @@ COORDINATOR_KINDS = frozenset(
         Kind.ABANDONED,
         Kind.RUN_CLOSED,
         Kind.RUN_OPENED,
+        Kind.RUN_KEY,
     }
 )
 
@@ -60,6 +62,7 @@ COORDINATOR_KINDS = frozenset(
 MAX_BODY_BYTES: dict[Kind, int] = dict.fromkeys(Kind, 512 * KIB) | {
     Kind.SHARES: 4096 * KIB,
     Kind.CONSORTIUM_SECRET: 4096 * KIB,  # one seal for each partner
+    Kind.RUN_KEY: 4096 * KIB,
     Kind.MASKED: 8 * GIB,
 }
 

@@ -163,6 +163,10 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     for role in (coordinator, mailbox, partner):
         role.set_defaults(role=role.prog.split()[-1])
         role.add_argument("--name", required=True, help="its name in the consortium")
+    for role in (coordinator, partner):
+        role.add_argument(
+            "--mailbox", metavar="S3_URL", help="s3://bucket/prefix, where no party runs a mailbox"
+        )
     _add_roster(commands, shared)
     _add_taking_part(commands, shared)
 

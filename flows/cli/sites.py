@@ -35,6 +35,7 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         "name": arguments.name,
         "files": files,
         "simulated_assays": getattr(arguments, "simulated", False),
+        "mailbox": getattr(arguments, "mailbox", None),
     }
     if address is not None:
         given["listen"] = arguments.listen or f"0.0.0.0:{address.rpartition(':')[2]}"

@@ -22,8 +22,13 @@ class Mailbox(Protocol):
     """Where messages lie: a directory, or a service that others run (``https_mailbox``)."""
 
     @property
+    def bodies(self) -> BlobStore:
+        """Bodies of messages by digest, as they were posted."""
+        ...
+
+    @property
     def blobs(self) -> BlobStore:
-        """Bodies and models by digest."""
+        """Models and lists that plans and outcomes refer to; sealed on the way where the run has a seal."""
         ...
 
     def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
@@ -66,7 +71,7 @@ class DirectoryMailbox:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.blobs = BlobStore(root / "blobs")
+        self.bodies = self.blobs = BlobStore(root / "blobs")
 
     def _path(self, slot: Slot) -> Path:
         step = f"r{slot.round:05d}-a{slot.attempt}"
@@ -74,7 +79,7 @@ class DirectoryMailbox:
 
     def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
         """Store a body before the envelope that announces it."""
-        return self.blobs.put(chunks, contract=contract)
+        return self.bodies.put(chunks, contract=contract)
 
     def post(self, slot: Slot, envelope: bytes) -> None:
         """Write an envelope into its slot; the same bytes again are a no-op.

@@ -119,7 +119,7 @@ def _counted(
 
 def _demand_kept(board: Board, plan: RoundPlan, sender: str) -> None:
     vector = vector_reference(board, plan, sender)
-    if vector is not None and vector not in board.mailbox.blobs:
+    if vector is not None and vector not in board.mailbox.bodies:
         raise SettingsError(
             f"the masked vector of '{sender}' in round {plan.round} is no longer in the mailbox, which keeps those of the "
             f"newest rounds only; its signed digest stays",
