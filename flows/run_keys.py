@@ -32,9 +32,9 @@ def share_run_key(board: Board, *, key: bytes, roster: SignedRoster) -> None:
         board.post_json(Kind.RUN_KEY, shared.model_dump())
 
 
-def seal_of_coordinator(key: Callable[[], bytes]) -> Callable[[], RunSeal]:
+def seal_of_coordinator(key: Callable[[], bytes], *, run_id: str) -> Callable[[], RunSeal]:
     """The seal of a run that this site leads."""
-    return lru_cache(maxsize=1)(lambda: RunSeal(key()))
+    return lru_cache(maxsize=1)(lambda: RunSeal(key(), run_id=run_id))
 
 
 def seal_of_partner(
@@ -59,7 +59,7 @@ def seal_of_partner(
         context = _context(roster, board.run_id)
         shared = SharedSecret.read(message)
         key = shared.open(sealing_key(), name=board.identity.name, context=context, sender=coordinator)
-        return RunSeal(key)
+        return RunSeal(key, run_id=board.run_id)
 
     return lru_cache(maxsize=1)(opened)
 

@@ -190,7 +190,7 @@ class SiteDirectory:
     def seal(self, run_id: str) -> Callable[[], RunSeal]:
         """The key of a run: the coordinator's own, or what the coordinator has sealed to this partner."""
         if self.settings.role == "coordinator":
-            return seal_of_coordinator(lambda: self.run_key(run_id))
+            return seal_of_coordinator(lambda: self.run_key(run_id), run_id=run_id)
         return seal_of_partner(
             self.open_board(run_id), sealing_key=lambda: self.sealing_key, roster=self.roster
         )

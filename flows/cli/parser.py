@@ -187,8 +187,21 @@ def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "run the mailbox until it is stopped"
-    _add(commands, shared, "mailbox", text, handler="flows.cli.sites:mailbox", example="motet mailbox")
+    text = "run the mailbox until it is stopped; or make room in it"
+    mailbox = _add(
+        commands, shared, "mailbox", text, handler="flows.cli.mailboxes:mailbox", example="motet mailbox"
+    )
+    days: dict[str, Any] = {
+        "type": float,
+        "metavar": "DAYS",
+        "help": "how long large bodies of a closed run stay",
+    }
+    mailbox.add_argument("--keep-days", **days)
+    text = "remove the masked vectors, shares and models of runs that were closed long ago"
+    acts = mailbox.add_subparsers(title="acts", metavar="ACT")
+    handler, example = "flows.cli.mailboxes:collect", "motet mailbox collect --keep-days 30"
+    collect = _add(acts, shared, "collect", text, handler=handler, example=example)
+    collect.add_argument("--keep-days", required=True, **days)
     text = "say what is wrong with this site, and what to do"
     _add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")
     text = "on a partner: take part in the next run, or in a named one; the same command resumes it"

@@ -1,12 +1,10 @@
-"""``motet init``, ``roster``, ``mailbox``, ``lead``, ``join``: a consortium of separate hosts.
+"""``motet init``, ``roster``, ``lead``, ``join``: a consortium of separate hosts.
 
 Why: from an empty directory to a registered model in a few commands. Runs: on every site. Source: own.
 """
 
 import argparse
 import os
-import signal
-import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -18,7 +16,6 @@ from flows.settings import RunSettings, settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
 from tasks.exchange.enrolment import SignedRoster
-from tasks.exchange.mailbox_service import MailboxService
 
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,29 +74,6 @@ def _show(roster: SignedRoster, *, path: str) -> dict[str, Any]:
         print(f"{said.role:<12} {said.name:<20} key {said.public_key[:16]}…")
     print(f"digest {roster.digest}\ncompare it with all others, by another way than the file came")
     return {"roster": path, "digest": roster.digest, "partners": list(roster.roster.partners)}
-
-
-def mailbox(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the mailbox until SIGTERM or SIGINT."""
-    log_to_terminal(verbose=arguments.verbose)
-    site = open_site(arguments.home)
-    site.demand_role("mailbox")
-    assert site.settings.listen is not None  # noqa: S101 - a mailbox listens
-    host, _, port = site.settings.listen.rpartition(":")
-    service = MailboxService(
-        site.path / "mailbox", address=(host, int(port)), key=site.transport_key, roster=site.roster
-    )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    serving = threading.Thread(target=service.serve_forever)
-    serving.start()
-    print(f"the mailbox listens on {host}:{service.port}", flush=True)
-    stop.wait()
-    service.shutdown()
-    service.server_close()
-    serving.join()
-    return {"mailbox": str(site.path / "mailbox"), "port": service.port}
 
 
 def lead(arguments: argparse.Namespace) -> dict[str, Any]:

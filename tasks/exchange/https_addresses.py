@@ -23,8 +23,8 @@ _SLOT = re.compile(
 BODIES, SEALED = (
     "blobs",
     "sealed",
-)  # the shelves: blobs by their digest, and sealed ones by names that say nothing
-_BLOB = re.compile(r"/v1/(blobs|sealed)/([0-9a-f]{64})")
+)  # the shelves: blobs by their digest; sealed ones by their run and a name that says nothing
+_BLOB = re.compile(r"/v1/(?:(blobs)/([0-9a-f]{64})|(sealed)/([a-z0-9][a-z0-9-]{2,63}/[0-9a-f]{64}))")
 
 
 def address_of_slot(slot: Slot) -> str:
@@ -48,4 +48,4 @@ def slot_at(address: str) -> Slot | None:
 def blob_at(address: str) -> tuple[str, str] | None:
     """The shelf and the name of the blob that an address names; None if it names none."""
     found = _BLOB.fullmatch(address)
-    return None if found is None else (found[1], found[2])
+    return None if found is None else (found[1] or found[3], found[2] or found[4])

@@ -5,7 +5,7 @@ the mailbox may delay or drop a message, but forges nothing: readers check signa
 Runs: anywhere. Source: own; first writer wins by ``link(2)``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,9 @@ from data_contracts.envelope import MAX_ENVELOPE_BYTES, Slot
 from data_contracts.errors import Equivocation
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import BlobStore
-from tasks.exchange.durable_files import create_once
+from tasks.exchange.durable_files import SCRAP_PREFIX, create_once
+from tasks.exchange.https_addresses import BODIES, SEALED
+from tasks.exchange.shelves import Posted, Stored, slot_of
 
 
 class Mailbox(Protocol):
@@ -102,3 +104,24 @@ class DirectoryMailbox:
     def runs(self) -> tuple[str, ...]:
         """Names under which anything was posted, sorted."""
         return tuple(sorted(path.name for path in (self.root / "messages").glob("*") if path.is_dir()))
+
+    def envelopes(self) -> Iterator[Posted]:
+        """All messages, as the operator sees them."""
+        messages = self.root / "messages"
+        for path in messages.rglob("*.json"):
+            slot = slot_of(path.relative_to(messages).as_posix())
+            if slot is not None:
+                yield Posted(slot, path.stat().st_mtime, self.read(slot) or b"")
+
+    def stored(self) -> Iterator[Stored]:
+        """All blobs, as the operator sees them."""
+        for shelf in (BODIES, SEALED):
+            for path in (self.root / shelf).rglob("*"):
+                if path.is_file() and not path.name.startswith(SCRAP_PREFIX):
+                    found = path.stat()
+                    name = path.relative_to(self.root / shelf).as_posix()
+                    yield Stored(shelf, name, found.st_mtime, found.st_size)
+
+    def remove(self, blob: Stored) -> None:
+        """Remove a blob."""
+        (self.root / blob.shelf / blob.name).unlink(missing_ok=True)

@@ -34,6 +34,7 @@ from tasks.exchange.mailbox import equivocation
 from tasks.exchange.mirrored_blobs import Keep, MirroredBlobs, SealedBlobs
 from tasks.exchange.outages import OUTAGE_SECONDS, NotReachedError, Pause, until_answered
 from tasks.exchange.run_seal import RunSeal
+from tasks.exchange.shelves import Posted, Stored, slot_of
 
 SCHEME = "s3://"
 MESSAGES = "messages"
@@ -212,7 +213,7 @@ def _blocks(stream: Iterable[Buffer]) -> Iterator[bytes]:
 class ObjectMailbox:
     """A mailbox in a bucket.
 
-    Layout: ``messages/<run>/r<round>-a<attempt>/<kind>/<sender>.json``, ``blobs/<sha256>``, ``sealed/<name>``, so that
+    Layout: ``messages/<run>/r<round>-a<attempt>/<kind>/<sender>.json``, ``blobs/<sha256>``, ``sealed/<run>/<name>``, so that
     a bucket's policy can let each party write ``messages/*/<its name>.json`` and nobody else's.
 
     Args:
@@ -247,6 +248,24 @@ class ObjectMailbox:
     def runs(self) -> tuple[str, ...]:
         """Names under which anything was posted, sorted; what is no name is left out."""
         return tuple(sorted(name for name in self.bucket.folders(MESSAGES) if RUN_NAME.fullmatch(name)))
+
+    def envelopes(self) -> Iterator[Posted]:
+        """All messages, as the operator sees them."""
+        for found in self.bucket.objects(f"{MESSAGES}/"):
+            slot = slot_of(found["path"].removeprefix(f"{MESSAGES}/"))
+            if slot is not None:
+                yield Posted(slot, found["last_modified"].timestamp(), self.read(slot) or b"")
+
+    def stored(self) -> Iterator[Stored]:
+        """All blobs, as the operator sees them."""
+        for shelf in (BODIES, SEALED):
+            for found in self.bucket.objects(f"{shelf}/"):
+                name = found["path"].removeprefix(f"{shelf}/")
+                yield Stored(shelf, name, found["last_modified"].timestamp(), found["size"])
+
+    def remove(self, blob: Stored) -> None:
+        """Remove a blob."""
+        self.bucket.remove(f"{blob.shelf}/{blob.name}")
 
 
 def path_of(slot: Slot) -> str:

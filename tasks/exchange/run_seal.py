@@ -30,9 +30,11 @@ class RunSeal:
 
     Args:
         key: 32 bytes that the run's parties share.
+        run_id: The run.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, run_id: str) -> None:
+        self._run_id = run_id
         self._bodies = AESSIV(derive_secret(key, b"run/bodies", length=64))
         self._blobs = AESSIV(derive_secret(key, b"run/blobs", length=64))
         self._names = derive_secret(key, b"run/names", length=32)
@@ -56,8 +58,8 @@ class RunSeal:
             ) from None
 
     def name_of(self, reference: BlobReference) -> str:
-        """Under which name a blob lies in the mailbox: 64 hexadecimal characters that say nothing without the key."""
-        return hmac.digest(self._names, reference.sha256.encode(), "sha256").hex()
+        """Under which name a blob lies in the mailbox: its run, and 64 hexadecimal characters that only the key explains."""
+        return f"{self._run_id}/{hmac.digest(self._names, reference.sha256.encode(), 'sha256').hex()}"
 
     @staticmethod
     def sealed_size(n_bytes: int) -> int:

@@ -15,8 +15,9 @@ import pytest
 from tests.hosts.capture import APPLICATION_DATA, HANDSHAKE, Recording, record_types, streams
 from tests.hosts.network import HOSTS, PORT
 from tests.sites.hosts import PARTNERS, begin, enrol, own_structures
+from tests.sites.operator import assert_the_operator_reads_nothing
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.shared_data]
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.shared_data]
 PASSWORD = "a-password-of-partner-a"  # noqa: S105 - of a site that ends with the tests
 OUTAGE_SECONDS = 8.0
 CALL = """
@@ -124,6 +125,10 @@ def test_no_structure_no_identifier_and_no_value_of_a_partner_is_on_the_cable(on
     assert values
     needles = (*ids, *values, *own_structures(dataset, name)[:15], b'{"head":', b'"signature"')
     assert not [needle for needle in needles if any(needle in stream for stream in on_the_cable.values())]
+
+
+def test_whoever_runs_the_mailbox_reads_no_plan_no_outcome_no_share_and_no_model(hosts, dataset):
+    assert_the_operator_reads_nothing(hosts, dataset)
 
 
 def test_the_coordinators_prefect_kept_its_records_in_postgresql(hosts):

@@ -22,7 +22,7 @@ GUIDE = ROOT / "docs" / "running-a-consortium.md"
 PARTNERS = ("partner-a", "partner-b", "partner-c")
 OTHERS = ("mailbox", *PARTNERS)
 TRAINING = ("--hidden", "16", "--rounds", "2", "--local-epochs", "1", "--batch-size", "32")
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 480
 TABLES = ("activities", "structures", "assays")
 
 

@@ -17,8 +17,9 @@ from tests.sites.hosts import (
     motet,
     own_structures,
 )
+from tests.sites.operator import assert_the_operator_reads_nothing
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 MOST_COMMANDS = 15
 
 
@@ -67,6 +68,10 @@ def test_nothing_was_said_twice_and_nothing_is_missing(hosts):
         (attempt,) = messages.glob(f"r{number:05d}-a*")
         assert sorted(path.stem for path in (attempt / "masked").glob("*.json")) == list(PARTNERS)
     assert not list((hosts.home("mailbox") / "mailbox" / "quarantine").glob("*"))
+
+
+def test_whoever_runs_the_mailbox_reads_no_plan_no_outcome_no_share_and_no_model(hosts, dataset):
+    assert_the_operator_reads_nothing(hosts, dataset)
 
 
 def test_the_guide_takes_at_most_fifteen_commands_and_each_was_executed(hosts):
