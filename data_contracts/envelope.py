@@ -41,6 +41,7 @@ class Kind(StrEnum):
     CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
     REFUSAL = "refusal"
     RUN_KEY = "run-key"
+    RUN_LEADER = "run-leader"
 
 
 COORDINATOR_KINDS = frozenset(
@@ -55,6 +56,7 @@ COORDINATOR_KINDS = frozenset(
         Kind.RUN_CLOSED,
         Kind.RUN_OPENED,
         Kind.RUN_KEY,
+        Kind.RUN_LEADER,
     }
 )
 

@@ -22,6 +22,7 @@ from flows.causes import named_cause
 from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
+from flows.leadership import claim_run
 from flows.partner import Partner, take_part
 from flows.run_directory import RunDirectory, create_run, list_runs
 from flows.run_keys import share_run_key
@@ -120,6 +121,7 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
         roster=home.roster.digest, simulated_assays=facts.simulated_assays, settings=run.settings
     )
     share_run_key(board, key=home.run_key(run.run_id), roster=home.roster)
+    claim_run(home, board)
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
     report = await track_rounds(facts)
     coordinator = Coordinator(

@@ -217,6 +217,9 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
     lead.add_argument(
         "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
     )
+    lead.add_argument(
+        "--take-over", action="store_true", help="this site was moved, and what led the run before has ended"
+    )
     lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
     _add_training(lead)
 

@@ -11,6 +11,7 @@ from typing import Any
 from data_contracts.errors import SettingsError
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
+from flows.leadership import take_over
 from flows.services import prefect_server
 from flows.settings import RunSettings, settings_from
 from flows.site_directory import open_site
@@ -96,6 +97,8 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
             listed=[name for name in listed if name],
             now=datetime.now(UTC),
         )
+        if arguments.take_over:
+            take_over(site, run)
         result: dict[str, Any] = run.result or perform(
             lambda: coordinate(site=str(site.path), run_id=run.run_id), verbose=arguments.verbose
         )

@@ -51,6 +51,7 @@ COORDINATOR = {kind for kind in Kind if kind.value in ("plan", "result", "surviv
     Kind.CONFIRMATIONS_CLOSED,
     Kind.RUN_OPENED,
     Kind.RUN_KEY,
+    Kind.RUN_LEADER,
 }
 
 
