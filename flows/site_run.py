@@ -22,9 +22,11 @@ from flows.causes import named_cause
 from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
+from flows.leadership import claim_run
 from flows.partner import take_part
 from flows.partner_work import Partner
 from flows.run_directory import RunDirectory, create_run, list_runs
+from flows.run_keys import share_run_key
 from flows.settings import RunSettings
 from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
 from flows.site_settings import RunOpening, check_plan, read_opening
@@ -119,6 +121,8 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
     opening = RunOpening(
         roster=home.roster.digest, simulated_assays=facts.simulated_assays, settings=run.settings
     )
+    share_run_key(board, key=home.run_key(run.run_id), roster=home.roster)
+    claim_run(home, board)
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
     report = await track_rounds(facts)
     coordinator = Coordinator(
@@ -224,13 +228,13 @@ def _is_open(home: SiteDirectory, run_id: str) -> bool:
         return False
     if any((home.path / "refusals" / run_id).glob(f"{AgreementViolation.__name__}-*")):
         return False
-    board = home.board(run_id)
+    board = home.open_board(run_id)  # a run of an earlier roster has a key that this site was never given
     coordinator = board.roster.coordinator
     started = (
         home.run(run_id).path / "run.json"
     ).exists()  # then it is finished here even if the others have closed it
-    return board.read(Kind.RUN_OPENED, coordinator) is not None and (
-        started or board.read(Kind.RUN_CLOSED, coordinator) is None
+    return board.was_said(Kind.RUN_OPENED, coordinator) and (
+        started or not board.was_said(Kind.RUN_CLOSED, coordinator)
     )
 
 

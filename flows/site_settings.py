@@ -46,6 +46,7 @@ class SiteSettings(BaseModel):
         name: Its name on every message.
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
+        mailbox: Of a consortium whose messages lie in object storage, where: ``s3://bucket/prefix``.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
         machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
@@ -59,6 +60,10 @@ class SiteSettings(BaseModel):
     name: PartyName
     listen: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")
     files: Files | None = None
+    mailbox: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}$",
+    )
     simulated_assays: bool = False
     machine: Machine = Machine()
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
@@ -70,6 +75,8 @@ class SiteSettings(BaseModel):
             raise ValueError("a partner, and nobody else, has files")
         if (self.listen is not None) != (self.role == "mailbox"):
             raise ValueError("a mailbox, and nobody else, listens")
+        if self.mailbox is not None and self.role == "mailbox":
+            raise ValueError("a mailbox is no party of a consortium whose messages lie in object storage")
         return self
 
 

@@ -181,6 +181,10 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     for role in (coordinator, mailbox, partner):
         role.set_defaults(role=role.prog.split()[-1])
         role.add_argument("--name", required=True, help="its name in the consortium")
+    for role in (coordinator, partner):
+        role.add_argument(
+            "--mailbox", metavar="S3_URL", help="s3://bucket/prefix, where no party runs a mailbox"
+        )
     _add_roster(commands, shared)
     _add_taking_part(commands, shared)
 
@@ -218,8 +222,21 @@ def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "run the mailbox until it is stopped"
-    _add(commands, shared, "mailbox", text, handler="flows.cli.sites:mailbox", example="motet mailbox")
+    text = "run the mailbox until it is stopped; or make room in it"
+    mailbox = _add(
+        commands, shared, "mailbox", text, handler="flows.cli.mailboxes:mailbox", example="motet mailbox"
+    )
+    days: dict[str, Any] = {
+        "type": float,
+        "metavar": "DAYS",
+        "help": "how long large bodies of a closed run stay",
+    }
+    mailbox.add_argument("--keep-days", **days)
+    text = "remove the masked vectors, shares and models of runs that were closed long ago"
+    acts = mailbox.add_subparsers(title="acts", metavar="ACT")
+    handler, example = "flows.cli.mailboxes:collect", "motet mailbox collect --keep-days 30"
+    collect = _add(acts, shared, "collect", text, handler=handler, example=example)
+    collect.add_argument("--keep-days", required=True, **days)
     text = "say what is wrong with this site, and what to do"
     _add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")
     text = "on a partner: take part in the next run, or in a named one; the same command resumes it"
@@ -234,6 +251,9 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
     lead.add_argument("--run-id", help="name of the run; the same name resumes it")
     lead.add_argument(
         "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
+    )
+    lead.add_argument(
+        "--take-over", action="store_true", help="this site was moved, and what led the run before has ended"
     )
     lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
     add_course(lead)

@@ -1,12 +1,10 @@
-"""``motet init``, ``roster``, ``mailbox``, ``lead``, ``join``: a consortium of separate hosts.
+"""``motet init``, ``roster``, ``lead``, ``join``: a consortium of separate hosts.
 
 Why: from an empty directory to a registered model in a few commands. Runs: on every site. Source: own.
 """
 
 import argparse
 import os
-import signal
-import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,12 +12,12 @@ from data_contracts.errors import SettingsError
 from flows.cli.earlier import follow, given_settings
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
+from flows.leadership import take_over
 from flows.services import prefect_server
 from flows.settings import settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
 from tasks.exchange.enrolment import SignedRoster
-from tasks.exchange.mailbox_service import MailboxService
 from tasks.featurization.preparation_rules import PROFILES, rules_of
 from tasks.local_training.jobs import Machine
 
@@ -40,6 +38,7 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         "name": arguments.name,
         "files": files,
         "simulated_assays": getattr(arguments, "simulated", False),
+        "mailbox": getattr(arguments, "mailbox", None),
     }
     if files is not None:
         given["machine"] = Machine(device=arguments.device, precision=arguments.precision)
@@ -87,29 +86,6 @@ def _show(roster: SignedRoster, *, path: str) -> dict[str, Any]:
     return {"roster": path, "digest": roster.digest, "partners": list(roster.roster.partners)}
 
 
-def mailbox(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the mailbox until SIGTERM or SIGINT."""
-    log_to_terminal(verbose=arguments.verbose)
-    site = open_site(arguments.home)
-    site.demand_role("mailbox")
-    assert site.settings.listen is not None  # noqa: S101 - a mailbox listens
-    host, _, port = site.settings.listen.rpartition(":")
-    service = MailboxService(
-        site.path / "mailbox", address=(host, int(port)), key=site.transport_key, roster=site.roster
-    )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    serving = threading.Thread(target=service.serve_forever)
-    serving.start()
-    print(f"the mailbox listens on {host}:{service.port}", flush=True)
-    stop.wait()
-    service.shutdown()
-    service.server_close()
-    serving.join()
-    return {"mailbox": str(site.path / "mailbox"), "port": service.port}
-
-
 def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lead a run."""
     log_to_terminal(verbose=arguments.verbose)
@@ -130,6 +106,8 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
             listed=[name for name in listed if name],
             now=datetime.now(UTC),
         )
+        if arguments.take_over:
+            take_over(site, run)
         result: dict[str, Any] = run.result or perform(
             lambda: coordinate(site=str(site.path), run_id=run.run_id), verbose=arguments.verbose
         )

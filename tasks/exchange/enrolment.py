@@ -110,10 +110,14 @@ class SignedRoster(BaseModel):
         for what in ("public_key", "sealing_key", "certificate"):
             if len({getattr(statement, what) for statement in said}) != len(said):
                 raise ValueError(f"two of its parties have the same {what.replace('_', ' ')}")
-        if (roles.count("coordinator"), roles.count("mailbox")) != (1, 1) or roles.count(
-            "partner"
-        ) < MIN_PARTNERS:
-            raise ValueError(f"it needs one coordinator, one mailbox and at least {MIN_PARTNERS} partners")
+        if (
+            roles.count("coordinator") != 1
+            or roles.count("mailbox") > 1
+            or roles.count("partner") < MIN_PARTNERS
+        ):
+            raise ValueError(
+                f"it needs one coordinator, at least {MIN_PARTNERS} partners, and one mailbox or object storage"
+            )
         (coordinator,) = (statement for statement in said if statement.role == "coordinator")
         signature, message = bytes.fromhex(self.signature), _roster_bytes(self.enrolments)
         if not signature_holds(coordinator.public_key, signature=signature, message=message):
@@ -136,10 +140,9 @@ class SignedRoster(BaseModel):
         )
 
     @property
-    def mailbox(self) -> Statement:
-        """Where the mailbox is."""
-        (mailbox,) = (each.statement for each in self.enrolments if each.statement.role == "mailbox")
-        return mailbox
+    def mailbox(self) -> Statement | None:
+        """Who runs the mailbox; None if messages lie in object storage."""
+        return next((each.statement for each in self.enrolments if each.statement.role == "mailbox"), None)
 
     def statement(self, name: str) -> Statement | None:
         """What a party said of itself; None if it is not on the roster."""
