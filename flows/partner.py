@@ -238,7 +238,7 @@ async def _work_on(
         training = training_study.PartnerInputs(
             name=partner.site.name,
             dataset=partner.prepared,
-            trunk=partner.trunk(plan.model_in),
+            trunk=await asyncio.to_thread(partner.trunk, plan.model_in),
             places=partner.places,
             last_round=partner.round_directory(plan.round - 1) if plan.round > 1 else None,
             seed=partner.site.seed,
@@ -262,7 +262,8 @@ async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | No
     parameters = evaluation_study.parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     head = partner.round_directory(parameters.after_round) / "head.safetensors"
-    arms = {"federated": Arm(trunk=partner.trunk(plan.model_in), head=head, places=partner.places)}
+    trunk = await asyncio.to_thread(partner.trunk, plan.model_in)
+    arms = {"federated": Arm(trunk=trunk, head=head, places=partner.places)}
     if "single" in parameters.arm_names:
         if alone is None:
             raise AgreementViolation("the plan asks for a model of the partner's own before any training")

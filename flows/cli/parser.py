@@ -5,7 +5,7 @@ Why: in one place a person sees what motet can be asked. Runs: anywhere. Source:
 
 import argparse
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,17 @@ def build_parser() -> argparse.ArgumentParser:
         example="motet runs --json",
     )
     return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command; structures may stand before and behind options."""
+    parser = build_parser()
+    arguments, left = parser.parse_known_args(argv)
+    if any(word.startswith("-") for word in left) or (left and not hasattr(arguments, "smiles")):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:  # argparse of Python 3.11 takes positional arguments from one place only
+        arguments.smiles += left
+    return arguments
 
 
 def load_handler(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], dict[str, Any]]:

@@ -10,7 +10,6 @@ import json
 import re
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -42,7 +41,7 @@ class MailboxConnection:
         address: ``host:port``.
         tls: The party's key, and the mailbox's certificate.
         outage_seconds: How long to go on trying.
-        pause: Waits between two attempts.
+        pause: Waits between two attempts; None waits until then or until ``close``.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class MailboxConnection:
         *,
         tls: ssl.SSLContext,
         outage_seconds: float = OUTAGE_SECONDS,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self.address = address
         self._host, _, port = address.rpartition(":")
@@ -59,6 +58,7 @@ class MailboxConnection:
         self._tls = tls
         self._outage_seconds = outage_seconds
         self._pause = pause
+        self._closed = threading.Event()
         self._of_thread = threading.local()
         self._opened: list[http.client.HTTPSConnection] = []
 
@@ -82,8 +82,9 @@ class MailboxConnection:
             The status, and what ``take`` made of the body.
 
         Raises:
-            WorkFailed: If the mailbox did not answer for ``outage_seconds``.
+            WorkFailed: If the mailbox did not answer for ``outage_seconds``, or ``close`` was called meanwhile.
         """
+        closed = self._closed  # a thread that waits out an outage would otherwise outlive its command
         waited, pause = 0.0, FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -99,7 +100,11 @@ class MailboxConnection:
                     f"the mailbox at {self.address} did not answer for {self._outage_seconds:g} s ({why})",
                     advice="see `motet doctor`; once it answers, run the same command again: it resumes",
                 )
-            self._pause(pause)
+            (self._pause or closed.wait)(pause)
+            if closed.is_set():
+                raise WorkFailed(
+                    f"the connection to the mailbox at {self.address} was closed while it did not answer"
+                )
             waited, pause = waited + pause, min(2 * pause, LAST_PAUSE_SECONDS)
 
     def clock(self) -> float:
@@ -116,7 +121,9 @@ class MailboxConnection:
             raise ProtocolError(f"the mailbox at {self.address} shows no time") from None
 
     def close(self) -> None:
-        """End the connections of all threads; a later request opens another."""
+        """End the connections and waits of all threads; a later request opens another."""
+        self._closed.set()
+        self._closed = threading.Event()
         for connection in self._opened:
             connection.close()
 
