@@ -37,6 +37,7 @@ class Kind(StrEnum):
     ABANDONED = "abandoned"
     RUN_CLOSED = "run-closed"
     RUN_OPENED = "run-opened"
+    RUN_ANSWER = "run-answer"
     ROSTER_ACCEPTED = "roster-accepted"
     CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
     REFUSAL = "refusal"

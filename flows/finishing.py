@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.catalogue import ENDPOINTS
 from data_contracts.writing import read_table
 from flows import services
+from flows.automations import RUN_STARTED
 from flows.earlier_runs import NO_RUNS, EarlierRuns
 from flows.federated_training import TrainedTrunk
 from flows.keeping import calibration_inputs, keep_of_coordinator, keep_of_partner, own_figure
 from flows.partner import PartOutcome
-from flows.reporting import RoundReport, link_to_mlflow
+from flows.reporting import RoundReport, link_to_mlflow, run_resource
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
@@ -111,8 +113,10 @@ def _open(run: RunDirectory, *, experiment: str, party: str, tags: Mapping[str, 
 async def track_rounds(facts: RunFacts) -> RoundReport:
     """Open the coordinator's MLflow run and report rounds there and on the Prefect run's page."""
     tracked = await track(facts, experiment="qsar-training", party=COORDINATOR)
+    emit_event(RUN_STARTED, resource=run_resource(facts.run.run_id))
     await link_to_mlflow(tracked.url(services.mlflow_address(facts.run.home)))
     return RoundReport(
+        run_id=facts.run.run_id,
         tracked=tracked,
         n_rounds=facts.run.settings.rounds + 1 + len(MEASURED[facts.run.settings.phase]),
         directory=facts.run.path / "pictures",

@@ -21,8 +21,10 @@ from prefect.artifacts import (
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.events import emit_event
 
 from data_contracts.plan import RoundPlan
+from flows.automations import ROUND_COMPLETED, RUN_ENDED
 from tasks.evaluation.comparison import BARS
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.pictures import draw_rounds
@@ -50,6 +52,7 @@ class RoundReport:
     """Reports the coordinator's rounds as they end.
 
     Attributes:
+        run_id: The run.
         tracked: The coordinator's MLflow run.
         n_rounds: Rounds of the whole run, the catalogue and the evaluations included.
         directory: Where pictures are drawn.
@@ -57,6 +60,7 @@ class RoundReport:
         control: Name of the control experiment that this is, or None.
     """
 
+    run_id: str
     tracked: TrackedRun
     n_rounds: int
     directory: Path
@@ -95,6 +99,7 @@ class RoundReport:
             if found:
                 await asyncio.to_thread(log_round, self.tracked, found, round_number=number, time_ms=now_ms)
         await self._advance(plan.round + 1)
+        emit_event(ROUND_COMPLETED, resource=run_resource(plan.run_id), payload={"round": plan.round})
         logger.info("%s", _line(self.rows[-1], n_rounds=self.n_rounds))
 
     async def _advance(self, done: int) -> None:
@@ -110,6 +115,7 @@ class RoundReport:
         self, *, validation: Mapping[int, Mapping[str, float]], test: Mapping[str, float]
     ) -> Path:
         """Draw the round curve and publish table, curve and result."""
+        emit_event(RUN_ENDED, resource=run_resource(self.run_id))
         picture = self.directory / "rounds.png"
         rounds = sorted(number for number in validation if number)
         draw_rounds(
@@ -131,6 +137,11 @@ class RoundReport:
             description="Does joining pay?",
         )
         return picture
+
+
+def run_resource(run_id: str) -> dict[str, str]:
+    """A run as events name it."""
+    return {"prefect.resource.id": f"motet.run.{run_id}", "prefect.resource.name": run_id}
 
 
 async def link_to_mlflow(url: str) -> None:
