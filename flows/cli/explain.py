@@ -21,6 +21,17 @@ from tasks.featurization.preparation_rules import rules_of
 from tasks.featurization.prepared import EXCLUDED, PAGE, QUARANTINE_DIRECTORY, REPORT
 
 TABLES = ("assays", "activities", "structures", "catalogue")
+SIMILAR_NAMES = 5
+MEANINGS = {
+    "type": "it is no number",
+    "required": "it is empty",
+    "known_in": "the table that it refers to has no such name",
+    "unique": "an earlier row has the same",
+    "between_when": "a concentration must be above zero",
+    "unknown structure": "its structure was set aside: ask for that row of structures",
+    "not credible": "the value lies outside what the profile believes of this assay type",
+    "not binary": "a binary assay knows 1 and -1 only",
+}
 OWN_SECRET = "preparation_secret"  # noqa: S105 - a file name
 
 
@@ -108,10 +119,17 @@ def _print_fallen(report: Mapping[str, Any]) -> None:
 
 def _explain_endpoint(directory: Path, name: str) -> dict[str, Any]:
     """Say what became of an endpoint, or of all endpoints of an assay."""
-    trained = read_table(directory / "endpoints.arrow", ENDPOINTS).to_pylist()
+    trained, excluded = (
+        read_table(directory / "endpoints.arrow", ENDPOINTS).to_pylist(),
+        _read(directory / EXCLUDED),
+    )
     kept = [row for row in trained if name in (row["endpoint_id"], row["assay_id"])]
-    left_out = [row for row in _read(directory / EXCLUDED) if name in (row["endpoint"], row["assay"])]
+    left_out = [row for row in excluded if name in (row["endpoint"], row["assay"])]
     if not kept and not left_out:
+        assays = {row["assay_id"] for row in trained} | {row["assay"] for row in excluded}
+        similar = sorted(assay for assay in assays if name.lower() in assay.lower())[:SIMILAR_NAMES]
+        if similar:
+            print(f"assays with such a name: {', '.join(similar)}")
         raise SettingsError(
             "there is no such endpoint or assay; `motet explain` without --endpoint counts them all"
         )
@@ -165,7 +183,8 @@ def _explain_row(directory: Path, asked: str) -> dict[str, Any]:
     found = [row for row in quarantine if row["row"] == int(number)]
     _require_row(directory, table, int(number))
     for row in found:
-        print(f"row {number} of {table} was set aside: {row['column']} breaks {row['rule']}")
+        meaning = f" ({MEANINGS[row['rule']]})" if row["rule"] in MEANINGS else ""
+        print(f"row {number} of {table} was set aside: {row['column']} breaks {row['rule']}{meaning}")
     if not found:
         print(f"row {number} of {table} was not set aside (rows count from 0, without the header)")
     return {"table": table, "row": int(number), "set_aside": found}
