@@ -42,6 +42,7 @@ class Kind(StrEnum):
     REFUSAL = "refusal"
     RUN_KEY = "run-key"
     RUN_LEADER = "run-leader"
+    PREPARED = "prepared"
 
 
 COORDINATOR_KINDS = frozenset(

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import SettingsError
+from flows.earlier_runs import EarlierRuns
 from flows.object_storage import bucket_of, mailbox_in
-from flows.run_directory import RunDirectory
+from flows.run_directory import RunDirectory, list_runs
 from flows.run_keys import seal_of_coordinator, seal_of_partner
 from flows.site_settings import Policy, SiteSettings, read_settings
 from flows.sites import Site
@@ -170,6 +171,11 @@ class SiteDirectory:
     def in_run(self, run_id: str) -> Site:
         """This party within one run."""
         return Site(self.name, self.run(run_id).path, home=self.path)
+
+    @property
+    def earlier(self) -> EarlierRuns:
+        """This party's runs so far."""
+        return EarlierRuns(site=self.in_run, names=lambda: [run.run_id for run in list_runs(self.path)])
 
     def board(self, run_id: str) -> Board:
         """The mailbox as seen by this party in one run, under the run's seal; what nobody signed is set aside."""

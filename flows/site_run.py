@@ -23,7 +23,8 @@ from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.leadership import claim_run
-from flows.partner import Partner, take_part
+from flows.partner import take_part
+from flows.partner_work import Partner
 from flows.run_directory import RunDirectory, create_run, list_runs
 from flows.run_keys import share_run_key
 from flows.settings import RunSettings
@@ -125,11 +126,17 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
     report = await track_rounds(facts)
     coordinator = Coordinator(
-        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
+        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report, earlier=home.earlier
     )
     trained = await lead(coordinator)
     return await finish_coordinator(
-        facts, home.in_run(run.run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
+        facts,
+        home.in_run(run.run_id),
+        trained,
+        report=report,
+        blobs=board.mailbox.blobs,
+        models={},
+        earlier=home.earlier,
     )
 
 
@@ -169,25 +176,25 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
     simulated = opening.simulated_assays or home.settings.simulated_assays
     facts = RunFacts(run=run, data=opening.settings.data, simulated_assays=simulated)
     tracked = await track(facts, experiment="qsar-training", party=home.name)
-    async with training_children() as run_job:
+    async with training_children(home.settings.machine) as run_job:
         outcome = await take_part(
             Partner(
                 site=site,
                 board=board,
-                files=PartnerFiles(
-                    assays=files.assays, activities=files.activities, structures=files.structures
-                ),
+                files=PartnerFiles(**files.model_dump()),
+                rules=opening.settings.rules,
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 accept=gate(home, board, opening),
+                earlier=home.earlier,
             )
         )
-    version, uplift = await finish_partner(facts, site, outcome, tracked=tracked)
+    version, uplift = await finish_partner(facts, site, outcome, tracked=tracked, earlier=home.earlier)
     result = {
         "run_id": run.run_id,
         "best_round": outcome.best_round,
         "trunk_sha256": outcome.arms["federated"].trunk.name,
-        "model": version.uri,
+        "model": None if version is None else version.uri,
         "uplift": uplift,
     }
     run.write_result(result)

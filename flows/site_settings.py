@@ -14,12 +14,16 @@ from data_contracts.errors import AgreementViolation, ProtocolError, SettingsErr
 from data_contracts.plan import PartyName, RoundPlan
 from flows.settings import RunSettings
 from tasks.exchange.enrolment import Role
+from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
+from tasks.studies.training_parameters import MAX_ROUNDS
 
 MIB = 2**20
 EXTRA_ROUNDS = 2  # the two evaluations after the last training round; the catalogue is round 0
 
 DataSetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Study = Literal["catalogue", "qsar-training", "evaluation"]
+ProfileName = Annotated[str, Field(pattern=rf"^({'|'.join(PROFILES)}|[0-9a-f]{{64}})$")]
+Study = Literal["catalogue", "qsar-training", "qsar-minibatches", "evaluation"]
 Written = TypeVar("Written", bound=BaseModel)
 
 
@@ -31,6 +35,7 @@ class Files(BaseModel):
     assays: Path
     activities: Path
     structures: Path
+    catalogue: Path | None = None  # of commercial panels, for profiles that look thresholds up in it
 
 
 class SiteSettings(BaseModel):
@@ -43,6 +48,7 @@ class SiteSettings(BaseModel):
         files: Of a partner, its files; of others None.
         mailbox: Of a consortium whose messages lie in object storage, where: ``s3://bucket/prefix``.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
+        machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
     """
@@ -59,6 +65,7 @@ class SiteSettings(BaseModel):
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}$",
     )
     simulated_assays: bool = False
+    machine: Machine = Machine()
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)
 
@@ -78,6 +85,7 @@ class Policy(BaseModel):
 
     Attributes:
         data_sets: Data sets on which runs are granted.
+        profiles: How data may be prepared: names of profiles that motet brings, or digests of other rules.
         expires: After this no plan is answered.
         studies: Studies that may run.
         min_partners: Fewest partners in a cohort.
@@ -93,12 +101,13 @@ class Policy(BaseModel):
 
     v: Literal[1] = 1
     data_sets: tuple[DataSetName, ...]
+    profiles: tuple[ProfileName, ...] = PROFILES
     expires: AwareDatetime
     studies: tuple[Study, ...] = ("catalogue", "qsar-training", "evaluation")
     min_partners: int = Field(default=3, ge=3, le=1024)
     max_hidden: int = Field(default=2048, ge=1, le=8192)
     max_layers: int = Field(default=4, ge=0, le=8)
-    max_rounds: int = Field(default=100, ge=1, le=1000)
+    max_rounds: int = Field(default=100, ge=1, le=MAX_ROUNDS)
     max_local_epochs: int = Field(default=10, ge=1, le=100)
     max_vector_bytes: int = Field(default=512 * MIB, ge=1, le=8192 * MIB)
     max_model_bytes: int = Field(default=1024 * MIB, ge=1, le=8192 * MIB)
@@ -208,6 +217,9 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
     refused = {
         "it rests on another roster": opening.roster != roster,
         f"the data set '{settings.data[:64]}' was never granted": settings.data not in policy.data_sets,
+        f"rules of preparation '{settings.rules.name}' with digest {settings.rules.digest}, never granted": (
+            settings.rules.digest not in _digests(policy.profiles)
+        ),
         f"what was granted expired on {policy.expires:%Y-%m-%d}": now >= policy.expires,
         f"{settings.rounds} rounds, at most {policy.max_rounds} are granted": settings.rounds
         > policy.max_rounds,
@@ -220,6 +232,10 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
         ),
     }
     return [reason for reason, applies in refused.items() if applies]
+
+
+def _digests(profiles: tuple[str, ...]) -> set[str]:
+    return {rules_of(name).digest if name in PROFILES else name for name in profiles}
 
 
 def _of_the_plan(plan: RoundPlan, *, policy: Policy) -> list[str]:
@@ -244,4 +260,5 @@ def _of_the_plan(plan: RoundPlan, *, policy: Policy) -> list[str]:
 
 def _changed(plan: RoundPlan, opening: RunOpening) -> list[str]:
     agreed = opening.settings.model_dump()
+    agreed["n_bits"] = opening.settings.rules.structures.fingerprint.n_bits
     return sorted(name for name, value in plan.parameters.items() if name in agreed and value != agreed[name])

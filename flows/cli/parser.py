@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.data_parser import add_data_commands, add_own_formats
+from flows.cli.training_parser import add_course, add_search
 
 DEFAULT_HOME = Path("motet-home")
 
@@ -42,6 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands, shared)
+    text = (
+        "try settings in tuning runs, for the federation and for every partner alone, and write down the best"
+    )
+    example = "motet search space.yaml --name first-search"
+    add_search(_add(commands, shared, "search", text, handler="flows.cli.search:search", example=example))
     _add_import(commands, shared)
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
@@ -126,7 +132,9 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=None,
         help="skip the reference that sees all data",
     )
+    add_course(run)
     _add_training(run)
+    _add_machine(run)
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
@@ -152,7 +160,16 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     for name in ("activities", "structures", "assays"):
         partner.add_argument(f"--{name}", type=Path, required=True, help=f"its {name}: Parquet, Arrow or CSV")
     partner.add_argument(
+        "--catalogue", type=Path, help="the consortium's catalogue, for the profile melloddy"
+    )
+    partner.add_argument(
         "--grant", action="append", default=[], metavar="DATA_SET", help="runs on this data set are granted"
+    )
+    partner.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        help="rules by which its data may be prepared: simple, melloddy or a YAML file (default: the first two)",
     )
     partner.add_argument(
         "--expires", required=True, metavar="DATE", help="last day of what is granted, 2027-01-01"
@@ -160,6 +177,7 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     partner.add_argument(
         "--simulated", action="store_true", help="its activities are invented; its models say so"
     )
+    _add_machine(partner)
     for role in (coordinator, mailbox, partner):
         role.set_defaults(role=role.prog.split()[-1])
         role.add_argument("--name", required=True, help="its name in the consortium")
@@ -169,6 +187,23 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
         )
     _add_roster(commands, shared)
     _add_taking_part(commands, shared)
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    """What trains and scores: a local matter, which changes no plan."""
+    machine = command.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks are computed (default: auto, which takes CUDA where there is one)",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products; all that leaves the device is float32 (default: float32)",
+    )
 
 
 def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -221,10 +256,14 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--take-over", action="store_true", help="this site was moved, and what led the run before has ended"
     )
     lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
+    add_course(lead)
     _add_training(lead)
 
 
 def _add_training(run: argparse.ArgumentParser) -> None:
+    run.add_argument_group("preparation").add_argument(
+        "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
+    )
     learning = run.add_argument_group("training")
     learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"
@@ -250,6 +289,12 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     learning.add_argument("--server-learning-rate", type=float, help="factor on the server's step")
     learning.add_argument(
         "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
+    )
+    learning.add_argument(
+        "--round-deadline-seconds",
+        type=float,
+        metavar="S",
+        help="how long each phase of a round waits for partners that do not answer (default: 3600)",
     )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")

@@ -9,14 +9,17 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from data_contracts.errors import SettingsError
+from flows.cli.earlier import follow, given_settings
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
 from flows.leadership import take_over
 from flows.services import prefect_server
-from flows.settings import RunSettings, settings_from
+from flows.settings import settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
 from tasks.exchange.enrolment import SignedRoster
+from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
 
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -24,17 +27,21 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
     address = getattr(arguments, "address", None)
     files = policy = None
     if arguments.role == "partner":
-        files = Files(
-            **{name: getattr(arguments, name).resolve() for name in ("assays", "activities", "structures")}
-        )
+        names = ("assays", "activities", "structures", "catalogue")
+        given_files = {
+            name: path.resolve() for name in names if (path := getattr(arguments, name)) is not None
+        }
+        files = Files(**given_files)
         policy = _policy(arguments)
-    given = {
+    given: dict[str, Any] = {
         "role": arguments.role,
         "name": arguments.name,
         "files": files,
         "simulated_assays": getattr(arguments, "simulated", False),
         "mailbox": getattr(arguments, "mailbox", None),
     }
+    if files is not None:
+        given["machine"] = Machine(device=arguments.device, precision=arguments.precision)
     if address is not None:
         given["listen"] = arguments.listen or f"0.0.0.0:{address.rpartition(':')[2]}"
     settings = checked(SiteSettings, given)
@@ -51,7 +58,9 @@ def _policy(arguments: argparse.Namespace) -> Policy:
     except ValueError:
         raise SettingsError("--expires is no date, expected one like 2027-01-01") from None
     expires = datetime.combine(last_day + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
-    return checked(Policy, {"data_sets": tuple(arguments.grant), "expires": expires})
+    granted = {"data_sets": tuple(arguments.grant), "expires": expires}
+    own = tuple(name if name in PROFILES else rules_of(name).digest for name in arguments.profile)
+    return checked(Policy, granted | ({"profiles": own} if own else {}))
 
 
 def roster_make(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lead a run."""
     log_to_terminal(verbose=arguments.verbose)
     site = open_site(arguments.home)
-    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    given = follow(given_settings(arguments), site.path, site.earlier)
     here = {"partners": len(site.roster.roster.partners), "pooled_arm": False}
     listed = [] if arguments.catalogue is None else arguments.catalogue.read_text().split("\n")
 
@@ -118,5 +127,6 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
         result: dict[str, Any] = perform(
             lambda: participate(site=str(site.path), run_id=arguments.run_id), verbose=arguments.verbose
         )
-    print(f"{site.name:<12} registered {result['model']}")
+    if result["model"] is not None:
+        print(f"{site.name:<12} registered {result['model']}")
     return result | {"directory": str(site.run(result["run_id"]).path)}

@@ -5,7 +5,7 @@ Runs: on every site. Source: own.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from typing_extensions import Buffer
@@ -52,6 +52,8 @@ class Board:
             they are an error.
         seal: Gives the key under which the run's messages are sealed to its parties. Without one they lie open:
             for one machine, and for what is said before there is a key.
+        plans: Plans read so far by round and attempt; a message never changes, and a long run asks for all of them
+            in every round.
     """
 
     mailbox: Mailbox
@@ -60,6 +62,7 @@ class Board:
     run_id: str
     quarantine: Quarantine | None = None
     seal: Callable[[], RunSeal] | None = None
+    plans: dict[tuple[int, int], RoundPlan] = field(default_factory=dict, compare=False, repr=False)
 
     def post(
         self, kind: Kind, chunks: Sequence[Buffer], *, contract: str, plan: RoundPlan | None = None

@@ -8,7 +8,7 @@ single- against multi-partner evaluation (Heyndrickx et al. 2023).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +23,9 @@ from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
+from tasks.studies.phases import MEASURED, Phase, Split
 from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
+from tasks.studies.training_parameters import MAX_ROUNDS
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
@@ -39,13 +41,15 @@ class EvaluationParameters(BaseModel):
     Attributes:
         split: Which fold is scored.
         after_round: The trunk is scored with the head that each partner had after this round.
+        phase: Of the run: which folds may be measured at all.
         arms: How many of ``ARMS`` are scored, from the first: 1, 2, or 3 where a pooled model exists.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    split: Literal["validation", "test"]
-    after_round: int = Field(ge=1, le=1000)
+    split: Split
+    after_round: int = Field(ge=1, le=MAX_ROUNDS)
+    phase: Phase = "standard"
     arms: int = Field(ge=1, le=len(ARMS))
 
     @property
@@ -109,6 +113,11 @@ def accept(plan: RoundPlan) -> None:
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for arms on the validation fold that are not granted there"
         )
+    if parameters.split not in MEASURED[parameters.phase]:
+        raise AgreementViolation(
+            f"the plan of round {plan.round} measures the {parameters.split} fold in phase '{parameters.phase}', which does "
+            "not grant it"
+        )
     if plan.lanes != lanes(parameters) or plan.model_in is None:
         raise AgreementViolation(f"the plan of round {plan.round} does not have the lanes of '{NAME}'")
 
@@ -120,7 +129,9 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     for arm in parameters.arm_names:
         scored = await _score(inputs, arm, fold=FOLDS[parameters.split], output=directory / arm)
         values[arm] = counted_values(scored)
-        if parameters.split == "test":  # the partner's own: what its reliability is learnt on
+        if (
+            parameters.phase == "standard" and parameters.split == "test"
+        ):  # the partner's own: for its reliability
             await _score(inputs, arm, fold=FOLDS["validation"], output=directory / arm / CALIBRATION)
     if parameters.split == "validation":
         write_contribution(directory, {"federated": to_figures(values["federated"], names=METRICS)})
