@@ -26,6 +26,7 @@ from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.preparation import PartnerFiles
 from tasks.local_training.jobs import Centralised, Score
 from tasks.local_training.parameters import write_parameters
+from tasks.rounds.retention import vector_reference
 from tasks.rounds.study import Study
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
 from tasks.studies import catalogue as catalogue_study
@@ -272,7 +273,15 @@ def drop_passed(partner: Partner, plan: RoundPlan, parameters: TrainingParameter
     directory = partner.round_directory(plan.round)
     for name in ("update.npy", "gradient.npy"):
         (directory / name).unlink(missing_ok=True)
-    if plan.study != QSAR_MINIBATCHES.name or parameters is None or plan.round < 3:  # noqa: PLR2004
+    if plan.study != QSAR_MINIBATCHES.name or parameters is None:
+        return
+    board = partner.board
+    vector = vector_reference(board, plan, board.identity.name)
+    is_candidate = (plan.round - 1) % parameters.evaluate_every == 0
+    for blob in (vector, None if is_candidate else plan.model_in):
+        if blob is not None:
+            board.mailbox.blobs.forget(blob)
+    if plan.round < 3:  # noqa: PLR2004 - the first head that may go
         return
     passed = partner.round_directory(plan.round - 2)
     (passed / "optimizer.safetensors").unlink(missing_ok=True)

@@ -218,6 +218,10 @@ class MirroredBlobs(BlobStore):
             )
 
     @override
+    def forget(self, reference: BlobReference) -> None:
+        super().discard(reference)
+
+    @override
     def discard(self, reference: BlobReference) -> None:
         super().discard(reference)
         self._connection.ask("DELETE", address_of_blob(reference.sha256), take=_capped(0))
