@@ -33,6 +33,7 @@ from tasks.featurization.reference_exchange import PreparationCheck, keyed_diges
 from tasks.local_training.baseline import missing
 from tasks.local_training.jobs import BaselineName, Centralised, Score
 from tasks.local_training.parameters import write_parameters
+from tasks.rounds.retention import vector_reference
 from tasks.rounds.study import Study
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
 from tasks.studies import catalogue as catalogue_study
@@ -339,12 +340,23 @@ def leave_round(
         for name in (HEAD, OPTIMIZER):
             (directory / name).unlink(missing_ok=True)
     elif plan.study == QSAR_MINIBATCHES.name and parameters is not None:
-        before = partner.counted_before(plan.round)
-        passed = partner.counted_before(_number_of(before)) if before else None
-        if passed is not None:
-            (passed / OPTIMIZER).unlink(missing_ok=True)
-            if _number_of(passed) % parameters.evaluate_every:
-                (passed / HEAD).unlink(missing_ok=True)
+        _leave_minibatch(partner, plan, parameters)
+
+
+def _leave_minibatch(partner: Partner, plan: RoundPlan, parameters: TrainingParameters) -> None:
+    """Drop copies of vectors and models, and, between two scored rounds, older heads and optimizers."""
+    board = partner.board
+    vector = vector_reference(board, plan, board.identity.name)
+    is_candidate = (plan.round - 1) % parameters.evaluate_every == 0
+    for blob in (vector, None if is_candidate else plan.model_in):
+        if blob is not None:
+            board.mailbox.blobs.forget(blob)
+    before = partner.counted_before(plan.round)
+    passed = partner.counted_before(_number_of(before)) if before else None
+    if passed is not None:
+        (passed / OPTIMIZER).unlink(missing_ok=True)
+        if _number_of(passed) % parameters.evaluate_every:
+            (passed / HEAD).unlink(missing_ok=True)
 
 
 def _number_of(directory: Path) -> int:
