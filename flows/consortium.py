@@ -6,13 +6,13 @@ that separate sites run. Runs: on one machine, in a simulation. Source: own.
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect import flow, tags
 from prefect.runtime import flow_run
 
+from flows.cluster import executor_of
 from flows.federated_training import Coordinator, TrainedTrunk, discard_others, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.partner import Partner, PartOutcome, take_part
@@ -21,6 +21,7 @@ from flows.settings import RunSettings
 from flows.sites import derive_key
 from flows.training_children import training_children
 from tasks.exchange.identity import Roster
+from tasks.featurization.executors import Executor
 from tasks.local_training.jobs import Centralised
 from tasks.local_training.parameters import initial_trunk, write_parameters
 from tasks.simulation.datasets import SimulatedDataset
@@ -37,7 +38,10 @@ def _run_name() -> str:
 
 @flow(name="consortium", flow_run_name=_run_name, persist_result=False)
 async def consortium(
-    run_id: str | None = None, settings: RunSettings | None = None, home: str = "motet-home"
+    run_id: str | None = None,
+    settings: RunSettings | None = None,
+    home: str = "motet-home",
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Run a consortium of simulated companies to registered models; an interrupted run resumes.
 
@@ -45,16 +49,17 @@ async def consortium(
         run_id: Name of the run; None resumes an unfinished run of the same settings, or starts a new one.
         settings: What to compute; None means the embedded data and the defaults.
         home: Directory of runs, models and services.
+        dask: Scheduler of a Dask cluster to featurize on, or ``local``; None for processes of this machine.
 
     Returns:
         The consortium's result, as in ``result.json``.
     """
     run = open_or_create_run(home, settings=settings or RunSettings(), run_id=run_id)
     with run.held(), tags(f"run:{run.run_id}"):
-        return await perform(run)
+        return await perform(run, dask=dask)
 
 
-async def perform(run: RunDirectory) -> dict[str, Any]:
+async def perform(run: RunDirectory, *, dask: str | None = None) -> dict[str, Any]:
     """Perform a run whose directory this process holds."""
     settings = run.settings
     dataset: SimulatedDataset = await simulated_companies(
@@ -76,7 +81,9 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         listed=dataset.catalogue if settings.catalogue_heads else (),
         report=report,
     )
-    trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator)
+    trained, parts = await _everybody(
+        run, dataset, roster=roster, coordinator=coordinator, executor=executor_of(dask)
+    )
     finished = {
         name: await finish_partner(facts, run.partner(name), part, tracked=tracked[name])
         for name, part in parts.items()
@@ -94,7 +101,12 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
 
 
 async def _everybody(
-    run: RunDirectory, dataset: SimulatedDataset, *, roster: Roster, coordinator: Coordinator
+    run: RunDirectory,
+    dataset: SimulatedDataset,
+    *,
+    roster: Roster,
+    coordinator: Coordinator,
+    executor: Executor,
 ) -> tuple[TrainedTrunk, dict[str, PartOutcome]]:
     """Play all parts side by side, each by its own story."""
     async with training_children() as run_job:
@@ -105,7 +117,7 @@ async def _everybody(
                 files=dataset.files(name),
                 rules=run.settings.rules,
                 run_job=run_job,
-                workers=max(1, (os.cpu_count() or 1) // 2),
+                executor=executor,
             )
             for name in dataset.partners
         ]

@@ -7,6 +7,7 @@ Runs: on the partner. Source: own.
 import asyncio
 import io
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.evaluation.metric_tables import read_metrics
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.exchange.identity import secret_file
+from tasks.featurization.executors import Executor, Processes
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.prepared import REPORT
@@ -40,6 +42,8 @@ from tasks.studies.evaluation import EVALUATION, Arm
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 
+WORKERS = max(1, (os.cpu_count() or 1) // 2)
+ONE_PROCESS = Processes(1)
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
 
 
@@ -57,7 +61,7 @@ class Partner:
         files: Its assays, activities and structures.
         rules: How the consortium prepares data.
         run_job: Runs a training job in a child process.
-        workers: Processes for featurization.
+        executor: Where its structures are featurized.
         accept: Refuses a plan that this site does not grant, before anything is computed.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         is_prepared: Set once its data lies prepared and the catalogue is agreed on.
@@ -68,7 +72,7 @@ class Partner:
     files: PartnerFiles
     rules: PreparationRules
     run_job: RunJob
-    workers: int = 1
+    executor: Executor = ONE_PROCESS
     accept: Callable[[RoundPlan], None] = grant_everything
     pooled: Callable[[], Awaitable[Arm]] | None = None
     is_prepared: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,7 +136,8 @@ async def take_part(partner: Partner) -> PartOutcome:
         rules=partner.rules,
         secret=partner.site.secret_path("consortium_secret"),
         output=partner.prepared,
-        workers=partner.workers,
+        workers=WORKERS,
+        executor=partner.executor,
     )
     contributor = Contributor(
         board=partner.board,

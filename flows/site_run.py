@@ -5,7 +5,6 @@ them nothing but the mailbox. Runs: ``coordinate`` on the coordinator, ``partici
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError, SettingsError
 from data_contracts.plan import RoundPlan
 from flows.causes import named_cause
+from flows.cluster import executor_of
 from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
@@ -130,12 +130,13 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
 
 
 @flow(name="partner", flow_run_name=_run_name, persist_result=False)
-async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
+async def participate(site: str, run_id: str | None = None, dask: str | None = None) -> dict[str, Any]:
     """Take part in a run; an interrupted run resumes.
 
     Args:
         site: The partner's directory.
         run_id: The run; None takes the next one that the coordinator opens.
+        dask: Scheduler of a Dask cluster to featurize on, or ``local``; None for what ``site.json`` says.
 
     Returns:
         The partner's own result.
@@ -145,10 +146,10 @@ async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
         await join_consortium(home)
         chosen = run_id or await next_run(home)
         with tags(f"run:{chosen}"), refusals_on_record(home, chosen):
-            return await _participate(home, chosen)
+            return await _participate(home, chosen, dask=dask)
 
 
-async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
+async def _participate(home: SiteDirectory, chosen: str, *, dask: str | None) -> dict[str, Any]:
     board = home.board(chosen)
     opening = await _opening(home, board)
     first = await next_plan(board, 0, patience=Patience(home.settings.patience_seconds))
@@ -156,10 +157,12 @@ async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
         gate(home, board, opening)(first)
     run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
     with run.held():
-        return run.result or await _work(home, run, board, opening)
+        return run.result or await _work(home, run, board, opening, dask=dask)
 
 
-async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening) -> dict[str, Any]:
+async def _work(
+    home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening, *, dask: str | None
+) -> dict[str, Any]:
     site, files = home.in_run(run.run_id), home.settings.files
     assert files is not None  # noqa: S101 - a partner has them
     simulated = opening.simulated_assays or home.settings.simulated_assays
@@ -173,7 +176,7 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
                 files=PartnerFiles(**files.model_dump()),
                 rules=opening.settings.rules,
                 run_job=run_job,
-                workers=max(1, (os.cpu_count() or 1) // 2),
+                executor=executor_of(dask or home.settings.dask),
                 accept=gate(home, board, opening),
             )
         )

@@ -44,6 +44,7 @@ class SiteSettings(BaseModel):
         name: Its name on every message.
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
+        dask: Of a partner, the scheduler of its own Dask cluster to featurize on, or ``local``; else None.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
@@ -56,6 +57,9 @@ class SiteSettings(BaseModel):
     name: PartyName
     listen: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")
     files: Files | None = None
+    dask: str | None = Field(
+        default=None, pattern=r"^(local|(tcp|tls)://[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5})$"
+    )
     simulated_assays: bool = False
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)
