@@ -26,6 +26,7 @@ from flows.sites import Site
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.exchange.identity import secret_file
+from tasks.featurization.executors import Executor, Processes
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.prepared import REPORT
@@ -49,6 +50,7 @@ from tasks.studies.training_parameters import TrainingParameters
 
 logger = logging.getLogger("motet")
 
+ONE_PROCESS = Processes(1)
 HEAD = "head.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 
@@ -81,7 +83,7 @@ class Partner:
         files: Its assays, activities and structures.
         rules: How the consortium prepares data.
         run_job: Runs a training job in a child process.
-        workers: Processes for featurization.
+        executor: Where its structures are featurized.
         accept: Refuses a plan that this site does not grant, before anything is computed.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         earlier: Its own earlier runs.
@@ -94,7 +96,7 @@ class Partner:
     files: PartnerFiles
     rules: PreparationRules
     run_job: RunJob
-    workers: int = 1
+    executor: Executor = ONE_PROCESS
     accept: Callable[[RoundPlan], None] = grant_everything
     pooled: Callable[[], Awaitable[Arm]] | None = None
     earlier: EarlierRuns = NO_RUNS

@@ -5,7 +5,9 @@ prints are the partner's own names, on its own terminal. Source: own.
 """
 
 import argparse
+import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from data_contracts.catalogue import ENDPOINTS
 from data_contracts.errors import SettingsError
 from data_contracts.quarantine import QUARANTINE
 from data_contracts.writing import read_table
+from flows.cli.performing import perform
 from flows.cli.tables import print_table
+from flows.services import prefect_server
 from tasks.exchange.identity import secret_file
 from tasks.featurization.preparation import PartnerFiles, prepare_dataset
 from tasks.featurization.preparation_rules import rules_of
-from tasks.featurization.prepared import EXCLUDED, PAGE, QUARANTINE_DIRECTORY, REPORT
+from tasks.featurization.prepared import EXCLUDED, PAGE, QUARANTINE_DIRECTORY, REPORT, PreparedDataset
 
 TABLES = ("assays", "activities", "structures", "catalogue")
 SIMILAR_NAMES = 5
@@ -54,8 +58,9 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
             f"got no secret file '{arguments.secret.name}'; expected the one that your consortium shares"
         )
     arguments.home.mkdir(parents=True, exist_ok=True)
-    prepared = prepare_dataset(
-        PartnerFiles(**paths),
+    prepared = _prepare_anywhere(
+        arguments,
+        files=PartnerFiles(**paths),
         consortium_secret=secret_file(arguments.secret or arguments.home / OWN_SECRET),
         output=arguments.output.resolve(),
         workers=arguments.workers,
@@ -64,6 +69,23 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     _print_fallen(prepared.report)
     print(f"\nread more:   {prepared.directory / PAGE}\nask why:     motet explain {prepared.directory}")
     return {"prepared": str(prepared.directory), **prepared.report}
+
+
+def _prepare_anywhere(arguments: argparse.Namespace, **given: Any) -> PreparedDataset:
+    """Prepare on this machine, or have the structures featurized on a Dask cluster."""
+    if arguments.dask is None:
+        return prepare_dataset(**given)
+    with prefect_server(arguments.home.resolve()) as server:
+        os.environ.update(server.environment)
+        from flows.cluster import on_dask
+
+        executor = on_dask(arguments.dask, workers=arguments.workers)
+
+        async def preparation() -> PreparedDataset:
+            return await asyncio.to_thread(prepare_dataset, **given, executor=executor)
+
+        found: PreparedDataset = perform(preparation, verbose=arguments.verbose)
+        return found
 
 
 def _in_directory(directory: Path | None, name: str) -> Path | None:
