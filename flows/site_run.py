@@ -25,6 +25,8 @@ from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.partner import Partner, take_part
 from flows.run_directory import RunDirectory, create_run, list_runs
+from flows.run_page import RunPage, kept_up_to_date
+from flows.run_tables import own_figures
 from flows.settings import RunSettings
 from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
 from flows.site_settings import RunOpening, check_plan, read_opening
@@ -126,16 +128,17 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
         settings=run.settings,
     )
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
-    try:
-        await await_answers(home, board, opening)
-    except AgreementViolation:
-        create_once(run.path / REFUSED, [b""])  # nobody takes it up again
-        raise
-    report = await track_rounds(facts)
-    coordinator = Coordinator(
-        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
-    )
-    trained = await lead(coordinator)
+    async with kept_up_to_date(RunPage(board, own=False, run=run.path)):
+        try:
+            await await_answers(home, board, opening)
+        except AgreementViolation:
+            create_once(run.path / REFUSED, [b""])  # nobody takes it up again
+            raise
+        report = await track_rounds(facts)
+        coordinator = Coordinator(
+            board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
+        )
+        trained = await lead(coordinator)
     return await finish_coordinator(
         facts, home.in_run(run.run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
     )
@@ -167,19 +170,22 @@ async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
     home.demand_in_force(chosen, now=datetime.now(UTC))
     board = home.board(chosen)
     opening = await _opening(home, board)
-    await answer_run(home, board, opening)
-    first = await next_plan(board, 0, patience=Patience(home.settings.answer_seconds))
-    if first is None and home.run(chosen).result is None:
-        raise ProtocolError(
-            f"'{board.roster.coordinator}' closed run '{chosen}' before its first round",
-            advice="another partner may have refused it; wait for the next run",
-        )
-    if first is not None:
-        gate(home, board, opening)(first)
-    run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
-    home.keep_roster_of(chosen, home.roster_of(chosen))
-    with run.held():
-        return run.result or await _work(home, run, board, opening)
+    async with kept_up_to_date(RunPage(board, own=True, run=home.run(chosen).path)) as page:
+        await answer_run(home, board, opening)
+        first = await next_plan(board, 0, patience=Patience(home.settings.answer_seconds))
+        if first is None and home.run(chosen).result is None:
+            raise ProtocolError(
+                f"'{board.roster.coordinator}' closed run '{chosen}' before its first round",
+                advice="another partner may have refused it; wait for the next run",
+            )
+        if first is not None:
+            gate(home, board, opening)(first)
+        run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
+        home.keep_roster_of(chosen, home.roster_of(chosen))
+        with run.held():
+            result = run.result or await _work(home, run, board, opening)
+        page.figures |= own_figures(result["uplift"])
+        return result
 
 
 async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening) -> dict[str, Any]:

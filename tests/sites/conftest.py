@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "running-a-consortium.md"
 PARTNERS = ("partner-a", "partner-b", "partner-c")
 TRAINING = ("--hidden", "16", "--rounds", "2", "--local-epochs", "1", "--batch-size", "32")
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 TABLES = ("activities", "structures", "assays")
 
 
@@ -60,6 +60,17 @@ def guide_commands():
     return [
         shlex.split(line)[1:] for line in re.findall(r"^ {4}(motet .*)$", GUIDE.read_text(), re.MULTILINE)
     ]
+
+
+def first_commands():
+    """Those that lead from empty hosts to the first round."""
+    text = GUIDE.read_text().partition("\n## 4. ")[0]
+    return re.findall(r"^ {4}(motet .*)$", text, re.MULTILINE)
+
+
+def guide_command(*words):
+    """The first command of the guide that begins so."""
+    return next(command for command in guide_commands() if command[: len(words)] == list(words))
 
 
 @dataclass
@@ -106,6 +117,16 @@ class Hosts:
 
     def said(self, host):
         return (self.at(host) / "log").read_text()
+
+    def await_file(self, host, pattern):
+        """Wait until a file lies in a host's site."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not list(self.home(host).glob(pattern)):
+            for running, process in self.running.items():
+                assert process.poll() is None, self.said(running)[-3000:]
+            assert time.monotonic() < deadline
+            with suppress(subprocess.TimeoutExpired):
+                self.running[host].wait(timeout=0.05)
 
     def finish(self, host):
         """Wait until a host's command has ended well."""
