@@ -102,11 +102,15 @@ def _add_services(commands: Any, shared: argparse.ArgumentParser) -> None:
     for name, text in (
         ("up", "start Prefect, MLflow and the scheduled deployment on this machine"),
         ("down", "stop what `motet up` started"),
-        ("status", "say what runs, and where to look"),
+        ("status", "say what runs, where to look, and at a site how each run stands and whom it waits for"),
     ):
         service = _add(
             commands, shared, name, text, handler=f"flows.cli.services:{name}", example=f"motet {name}"
         )
+        if name == "status":
+            service.add_argument(
+                "run", nargs="?", help="one run, with its rounds and what has left the building"
+            )
         if name == "up":
             service.add_argument(
                 "--prefect-port", type=int, default=4200, help="Prefect's port (default: 4200)"

@@ -88,12 +88,12 @@ def request(places, name, method, address, body):
 
 
 OWN = address_of_slot(Slot(RUN, 0, 0, Kind.ADVERT, "auditor"))
-ANOTHERS = address_of_slot(Slot(RUN, 5, 0, Kind.ADVERT, "partner-a"))
+OF_ANOTHER = address_of_slot(Slot(RUN, 5, 0, Kind.ADVERT, "partner-a"))
 BLOB = address_of_blob("a" * 64)
 
 
 @pytest.mark.parametrize(
-    ("method", "address"), [("PUT", OWN), ("PUT", ANOTHERS), ("PUT", BLOB), ("DELETE", BLOB)]
+    ("method", "address"), [("PUT", OWN), ("PUT", OF_ANOTHER), ("PUT", BLOB), ("DELETE", BLOB)]
 )
 def test_the_mailbox_takes_nothing_from_an_auditor(places, method, address):
     assert request(places, "auditor", method, address, b"something") == 403
