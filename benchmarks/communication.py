@@ -43,8 +43,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--learning-rate", type=float, nargs="+", default=[1e-3], help="of fedsgd; the best one counts"
+        "--learning-rate", type=float, nargs="+", default=[None], help="the best one of a side counts"
     )
+    parser.add_argument("--batch-size", type=int, default=128, help="of averaging")
     parser.add_argument(
         "--plain",
         type=Path,
@@ -55,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for side in arguments.side:
-        for rate in arguments.learning_rate if side == "fedsgd" else [None]:
+        for rate in arguments.learning_rate:
             rows.append((plain if arguments.plain else measured)(arguments, side, rate))
             print(json.dumps(rows[-1]), flush=True)
     best = {
@@ -84,7 +85,7 @@ def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> di
     ]
     options += ["--seed", str(arguments.seed), "--no-pooled-arm", "--home", str(arguments.home)]
     if side == "fedavg":
-        options += ["--local-epochs", "2"]
+        options += ["--local-epochs", "2", "--batch-size", str(arguments.batch_size)]
     if rate is not None:
         name += f"-lr{rate:g}".replace(".", "-").lower()
         options += ["--learning-rate", f"{rate:g}"]
@@ -113,7 +114,12 @@ def plain(arguments: argparse.Namespace, side: str, rate: float | None) -> dict[
     """Run one side in this process with plain sums: what the secured ones are but for the quantizer (tests/studies)."""
     prepared = sorted(arguments.plain.glob("partners/*/prepared"))
     per_epoch = BATCHES_PER_EPOCH if side == "fedsgd" else 0.5
-    given = {"algorithm": side, "hidden": arguments.hidden, "phase": "tune"}
+    given = {
+        "algorithm": side,
+        "hidden": arguments.hidden,
+        "phase": "tune",
+        "batch_size": arguments.batch_size,
+    }
     given |= {"rounds": round(arguments.epochs * per_epoch), "learning_rate": rate}
     rows = [np.load(path.with_name("places.npy")) for path in prepared]
     trainers = np.array(
