@@ -98,14 +98,36 @@ def test_the_first_shared_model_has_the_earlier_trunk_and_catalogue_rows_by_endp
 
 def test_a_start_is_the_digest_of_a_finished_run_of_this_layout_and_recipe(earlier):
     keep(earlier.site("first"), _record(), {})
-    assert resolve_start(earlier, "first", hidden=HIDDEN, layers=0) == DIGEST
+    assert resolve_start(earlier, "first", hidden=HIDDEN, layers=0, phase="standard") == DIGEST
     with pytest.raises(SettingsError, match="no finished run 'second'"):
-        resolve_start(earlier, "second", hidden=HIDDEN, layers=0)
+        resolve_start(earlier, "second", hidden=HIDDEN, layers=0, phase="standard")
     with pytest.raises(SettingsError, match="--hidden 4 --layers 0, this run has --hidden 8 --layers 1"):
-        resolve_start(earlier, "first", hidden=8, layers=1)
+        resolve_start(earlier, "first", hidden=8, layers=1, phase="standard")
     keep(earlier.site("other"), _record(recipe=recipe() | {"radius": "2"}), {})
     with pytest.raises(SettingsError, match="another recipe of molecules: radius differ"):
-        resolve_start(earlier, "other", hidden=HIDDEN, layers=0)
+        resolve_start(earlier, "other", hidden=HIDDEN, layers=0, phase="standard")
+
+
+@pytest.mark.parametrize(
+    ("start", "phase", "fold"),
+    [
+        ("standard", "standard", None),
+        ("tune", "report", None),
+        ("report", "report", None),
+        ("final", "final", None),
+        ("report", "tune", 4),
+        ("report", "standard", 4),
+        ("final", "report", 0),
+        ("final", "standard", 0),
+    ],
+)
+def test_no_run_measures_a_fold_that_its_start_was_trained_on(earlier, start, phase, fold):
+    keep(earlier.site("first"), _record(phase=start), {})
+    if fold is None:
+        assert resolve_start(earlier, "first", hidden=HIDDEN, layers=0, phase=phase) == DIGEST
+    else:
+        with pytest.raises(SettingsError, match=f"trained on fold {fold}, which this run would measure"):
+            resolve_start(earlier, "first", hidden=HIDDEN, layers=0, phase=phase)
 
 
 def test_a_report_demands_this_partys_own_part_in_the_tuning_run(earlier):
