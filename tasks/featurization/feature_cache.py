@@ -39,12 +39,16 @@ def names_of(smiles: Any, *, key: bytes) -> Any:
         ``pa.StringArray`` of 32 hexadecimal characters each.
     """
     keyed = hashlib.blake2b(key=key, digest_size=NAME_BYTES, person=PERSON)
-    names = []
-    for text in smiles.to_pylist():
+    digests = []
+    for text in smiles.cast(pa.binary()).to_pylist():
         one = keyed.copy()
-        one.update(text.encode())
-        names.append(one.hexdigest())
-    return pa.array(names, pa.string())
+        one.update(text)
+        digests.append(one.digest())
+    width = 2 * NAME_BYTES
+    text = b"".join(digests).hex().encode()  # all at once: this runs for every structure of every run
+    ends = pa.py_buffer(np.arange(0, len(text) + width, width, dtype=np.int64))
+    names = pa.LargeStringArray.from_buffers(len(digests), ends, pa.py_buffer(text))
+    return names.cast(pa.string())
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,11 @@ class Parents:
             kept: Parents, ascending.
             fold: Fold of every parent.
         """
-        bits = self._features.column("bits").combine_chunks()
-        counts = self._features.column("counts").combine_chunks()
+        bits, counts = (_Gatherer(self._features.column(name)) for name in ("bits", "counts"))
         for start in range(0, len(kept), ROWS_A_BATCH):
             some = kept[start : start + ROWS_A_BATCH]
-            rows = pa.array(self._representative[some])
-            row_bits, row_counts = self._permuted(bits.take(rows), counts.take(rows))
+            rows = self._representative[some]
+            row_bits, row_counts = self._permuted(bits.of(rows), counts.of(rows))
             columns = [
                 pa.array(np.arange(start, start + len(some), dtype=np.int32)),
                 pa.array(self.key[some].astype(str), pa.string()),
@@ -89,6 +88,30 @@ class Parents:
                     _from_zero(offsets), pa.array(counts.flatten().to_numpy()[origin])
                 )
         return bits, counts if has_counts else pa.nulls(len(bits), counts.type)
+
+
+class _Gatherer:
+    """Takes rows of a column whose chunks lie in mapped files, without ever joining the chunks in memory."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+        self._ends = np.cumsum([len(chunk) for chunk in column.chunks], dtype=np.int64)
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Any:
+        """Return an array of the rows, in their order."""
+        if not len(rows):
+            return self._column.combine_chunks().slice(0, 0)
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        chunk = np.searchsorted(self._ends, ascending, side="right")
+        first = np.flatnonzero(np.append(True, np.diff(chunk) != 0))
+        parts = [
+            self._column.chunk(int(number)).take(pa.array(some - (self._ends[number - 1] if number else 0)))
+            for number, some in zip(chunk[first], np.split(ascending, first[1:]), strict=True)
+        ]
+        place = np.empty(len(rows), dtype=np.int64)
+        place[order] = np.arange(len(rows))
+        return pa.concat_arrays(parts).take(pa.array(place))
 
 
 def _from_zero(offsets: Any) -> Any:
@@ -131,7 +154,9 @@ def find_parents(
             progress=lambda done: progress(total - len(missing) + done, total),
         )
         found = shards.find(names)
-    return _merged(found.table, found.row, encoded.indices, recipe=recipe)
+    of_source = encoded.indices
+    del encoded, names  # the texts: from here on there are numbers and keys
+    return _merged(found.table, found.row, of_source, recipe=recipe)
 
 
 def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: StructureRecipe) -> Parents:
@@ -147,7 +172,8 @@ def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: S
     sound = pc.is_null(reason).to_numpy(zero_copy_only=False)
     good = row[sound]
     key = fixed_width(table.column("structure_key"))[good]
-    order = np.lexsort((good, fixed_width(table.column("parent_key"))[good], key))
+    ties = () if recipe.rules.identity == "parent" else (fixed_width(table.column("parent_key"))[good],)
+    order = np.lexsort((good, *ties, key))
     is_first = np.append(True, key[order][1:] != key[order][:-1])[: len(order)]
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.cumsum(is_first) - 1
