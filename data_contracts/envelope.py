@@ -37,12 +37,13 @@ class Kind(StrEnum):
     ABANDONED = "abandoned"
     RUN_CLOSED = "run-closed"
     RUN_OPENED = "run-opened"
+    RUN_ANSWER = "run-answer"
     ROSTER_ACCEPTED = "roster-accepted"
     CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
     REFUSAL = "refusal"
+    PREPARED = "prepared"
     RUN_KEY = "run-key"
     RUN_LEADER = "run-leader"
-    PREPARED = "prepared"
 
 
 COORDINATOR_KINDS = frozenset(

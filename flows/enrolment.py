@@ -13,13 +13,24 @@ from pydantic import BaseModel
 
 from data_contracts.envelope import Kind
 from data_contracts.errors import ProtocolError, SettingsError
-from flows.site_directory import SiteDirectory
+from flows.approvals import STEWARD
+from flows.site_directory import GENERATION, SiteDirectory
 from flows.site_settings import Policy, SiteSettings
 from tasks.exchange.board import Board, Message
 from tasks.exchange.durable_files import create_once
-from tasks.exchange.enrolment import Enrolment, SignedRoster, Statement, parse
-from tasks.exchange.identity import secret_file
+from tasks.exchange.enrolment import (
+    Departure,
+    Enrolment,
+    Rotation,
+    SignedRoster,
+    Statement,
+    Succession,
+    parse,
+)
+from tasks.exchange.identity import Identity, secret_file
+from tasks.exchange.sealing import SealingKey
 from tasks.exchange.shared_secret import SharedSecret, confirmation_of
+from tasks.exchange.succession import Changes, changes_of
 from tasks.exchange.transport_keys import make_transport_key
 from tasks.rounds.patience import Patience
 
@@ -43,6 +54,9 @@ def make_site(
         SettingsError: If a site is there already.
     """
     site = SiteDirectory(home.resolve())
+    if not (site.path / "site.json").exists() and policy is not None:
+        steward = Identity(STEWARD, secret_file(site.keys / STEWARD))
+        settings = settings.model_copy(update={"steward_key": steward.public_key.hex()})
     if not create_once(site.path / "site.json", [_written(settings)]):
         raise SettingsError(
             f"there is a site under '{home}' already", advice="choose another directory with --home"
@@ -80,7 +94,127 @@ def make_roster(site: SiteDirectory, files: Iterable[Path]) -> SignedRoster:
     return roster
 
 
-def accept_roster(site: SiteDirectory, data: bytes, *, digest: str) -> SignedRoster:
+def make_successor(
+    site: SiteDirectory,
+    files: Iterable[Path],
+    *,
+    removed: Iterable[str] = (),
+    until: datetime,
+) -> tuple[SignedRoster, Changes]:
+    """Make the roster that follows the pinned one, from enrolments, rotations and departures; sign it and pin it.
+
+    Args:
+        site: The coordinator's.
+        files: What parties sent.
+        removed: Parties that leave without a word.
+        until: Runs planned under the pinned roster may go on until then.
+
+    Raises:
+        SettingsError: If the site is no coordinator, or a named party is not on the roster.
+        ProtocolError: If a file is none of these, or the changes do not hold.
+    """
+    site.demand_role("coordinator")
+    old = site.roster
+    inside = {each.statement.name: each for each in old.enrolments}
+    rotations, departures, joined = [], [], []
+    for path in files:
+        said = _said_in(path)
+        if isinstance(said, Rotation):
+            rotations.append(said)
+            inside[said.enrolment.statement.name] = said.enrolment
+        elif isinstance(said, Departure):
+            departures.append(said)
+        else:
+            if said.statement.name in inside:
+                raise ProtocolError(
+                    f"'{said.statement.name}' is on the roster already",
+                    advice="new keys are announced with `motet keys rotate`; a lost key needs another name",
+                )
+            joined.append(said.statement.name)
+            inside[said.statement.name] = said
+    for name in (*removed, *(each.name for each in departures)):
+        if inside.pop(name, None) is None:
+            raise SettingsError(f"'{name}' is not on the roster", advice="see `motet roster show`")
+    succession = Succession(
+        version=old.version + 1,
+        previous=old.digest,
+        previous_until=until,
+        joined=tuple(sorted(joined)),
+        rotations=tuple(rotations),
+        departures=tuple(departures),
+    )
+    own = next(each for each in inside.values() if each.statement.name == site.name)
+    signer = next(
+        identity for identity in site.identities if identity.public_key.hex() == own.statement.public_key
+    )
+    roster = SignedRoster.make(tuple(inside.values()), signer, succession=succession)
+    changes = changes_of(roster, old=old)
+    site.pin(roster)
+    return roster, changes
+
+
+def _said_in(path: Path) -> Enrolment | Rotation | Departure:
+    data = path.read_bytes()
+    kinds: tuple[type[Enrolment | Rotation | Departure], ...] = (Enrolment, Rotation, Departure)
+    for kind in kinds:
+        try:
+            fields = set(json.loads(data))
+        except (ValueError, TypeError):
+            break
+        if fields == set(kind.model_fields):
+            return parse(kind, data, what=f"'{path.name}'")
+    raise ProtocolError(
+        f"'{path.name}' is no enrolment, no rotation and no departure",
+        advice="ask its sender for another one",
+    )
+
+
+def rotate_keys(site: SiteDirectory, *, now: datetime) -> Path:
+    """Make new signing, sealing and transport keys, vouched for by the present ones; they count from the next roster on.
+
+    Returns:
+        The public file for the coordinator; the same one while that rotation waits.
+    """
+    roster = site.roster
+    present = site.room_under(roster)
+    file = site.path / f"rotation-{roster.version}.json"
+    newest = site.rooms[-1]
+    if newest == present:
+        newest = site.keys / f"{GENERATION}{len(site.rooms) + 1:03d}"
+    said = roster.statement(site.name)
+    if said is None:
+        raise SettingsError(f"'{site.name}' is not on the pinned roster")
+    new = Identity(site.name, secret_file(newest / "identity"))
+    sealing = SealingKey(secret_file(newest / "sealing"))
+    if not (newest / "enrolment.json").exists():
+        (newest / "transport.pem").unlink(missing_ok=True)  # a kill left it without its enrolment
+        certificate = make_transport_key(newest / "transport.pem", name=site.name, now=now)
+        statement = said.model_copy(
+            update={
+                "public_key": new.public_key.hex(),
+                "sealing_key": sealing.public.hex(),
+                "certificate": certificate,
+            }
+        )
+        create_once(newest / "enrolment.json", [_written(Enrolment.make(statement, new))])
+    enrolment = parse(Enrolment, (newest / "enrolment.json").read_bytes(), what="enrolment.json")
+    old = Identity(site.name, secret_file(present / "identity"))
+    create_once(file, [_written(Rotation.make(enrolment, previous=roster.digest, old=old))])
+    return file
+
+
+def leave_consortium(site: SiteDirectory) -> Path:
+    """Sign that this site leaves; the coordinator makes a roster without it.
+
+    Returns:
+        The public file for the coordinator.
+    """
+    file = site.path / f"departure-{site.roster.version}.json"
+    create_once(file, [_written(Departure.make(previous=site.roster.digest, leaver=site.identity))])
+    return file
+
+
+def accept_roster(site: SiteDirectory, data: bytes, *, digest: str) -> tuple[SignedRoster, Changes | None]:
     """Pin the roster that a coordinator made, if it is the one that everybody else has.
 
     Args:
@@ -89,7 +223,8 @@ def accept_roster(site: SiteDirectory, data: bytes, *, digest: str) -> SignedRos
         digest: Its digest as a person heard it from the others.
 
     Raises:
-        ProtocolError: If it is malformed, has another digest, or says of this site what it did not say.
+        ProtocolError: If it is malformed, has another digest, says of this site what it did not say, or does not
+            follow the one that is pinned.
     """
     roster = parse(SignedRoster, data, what="the roster")
     if roster.digest != digest.strip().lower():
@@ -97,10 +232,9 @@ def accept_roster(site: SiteDirectory, data: bytes, *, digest: str) -> SignedRos
             "the roster's digest is not the one you were told",
             advice="compare both with the coordinator by telephone: somebody has another roster",
         )
-    if roster.statement(site.name) != site.enrolment.statement:
+    if roster.statement(site.name) not in [each.statement for each in site.enrolments]:
         raise ProtocolError(f"the roster does not say of '{site.name}' what its enrolment says")
-    site.pin(roster)
-    return roster
+    return roster, site.pin(roster)
 
 
 async def join_consortium(site: SiteDirectory) -> None:
@@ -111,7 +245,7 @@ async def join_consortium(site: SiteDirectory) -> None:
     """
     board = site.roster_board
     board.post_json(Kind.ROSTER_ACCEPTED, {"digest": site.roster.digest})
-    proposer = board.roster.partners[0]
+    proposer = proposer_of(site)
     if site.name == proposer:
         propose_secret(site, board)
         return
@@ -126,8 +260,15 @@ async def join_consortium(site: SiteDirectory) -> None:
     demand_same_secret(site, message)
 
 
+def proposer_of(site: SiteDirectory) -> str:
+    """Who shares the partners' secret: the first by name, on a later roster the first that was there before."""
+    succession, partners = site.roster.succession, site.roster.roster.partners
+    joined = succession.joined if succession is not None else ()
+    return next((name for name in partners if name not in joined), partners[0])
+
+
 def propose_secret(site: SiteDirectory, board: Board) -> None:
-    """Make the secret, once, and seal it to every partner. The first partner by name does so, and nobody else."""
+    """Seal the secret to every partner, once: its proposer makes it at first, and carries it on to later rosters."""
     if board.read(Kind.CONSORTIUM_SECRET, site.name) is not None:
         return
     secret = secret_file(site.keys / SECRET)

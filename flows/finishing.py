@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.catalogue import ENDPOINTS
 from data_contracts.writing import read_table
 from flows import services
+from flows.automations import RUN_STARTED
 from flows.earlier_runs import NO_RUNS, EarlierRuns
 from flows.federated_training import TrainedTrunk
 from flows.keeping import calibration_inputs, keep_of_coordinator, keep_of_partner, own_figure
 from flows.partner import PartOutcome
-from flows.reporting import RoundReport, link_to_mlflow
+from flows.reporting import RoundReport, link_to_mlflow, run_resource
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
@@ -32,10 +34,10 @@ from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.durable_files import replace_whole
 from tasks.featurization.preparation_rules import StructureRules
+from tasks.local_training.jobs import BASELINES
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.steps import model_registration
-from tasks.studies.evaluation import BASELINE
 from tasks.studies.phases import MEASURED
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
@@ -111,8 +113,10 @@ def _open(run: RunDirectory, *, experiment: str, party: str, tags: Mapping[str, 
 async def track_rounds(facts: RunFacts) -> RoundReport:
     """Open the coordinator's MLflow run and report rounds there and on the Prefect run's page."""
     tracked = await track(facts, experiment="qsar-training", party=COORDINATOR)
+    emit_event(RUN_STARTED, resource=run_resource(facts.run.run_id))
     await link_to_mlflow(tracked.url(services.mlflow_address(facts.run.home)))
     return RoundReport(
+        run_id=facts.run.run_id,
         tracked=tracked,
         n_rounds=facts.run.settings.rounds + 1 + len(MEASURED[facts.run.settings.phase]),
         directory=facts.run.path / "pictures",
@@ -124,7 +128,11 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
 def _public_parameters(settings: RunSettings) -> dict[str, Any]:
     rules = settings.rules
     profile = {"profile": f"{rules.name}@{rules.version}", "profile_sha256": rules.digest}
-    return settings.model_dump(mode="json", exclude={"seed", "data"}) | profile
+    return (
+        settings.model_dump(mode="json", exclude={"seed", "data"})
+        | profile
+        | {"baselines": " ".join(settings.baselines)}
+    )
 
 
 async def finish_partner(
@@ -178,10 +186,11 @@ async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
             )
         replace_whole(site.results / "uplift.json", [json.dumps(NOTHING_COMPARED).encode()])
         return
+    baselines = [name for name in BASELINES if (outcome.scores / name / "metrics.arrow").exists()]
     await partner_report(
         site.name,
         outcome.scores,
-        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
+        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), *baselines),
         prepared=site.prepared,
         output=site.results,
         seed=facts.run.settings.seed,

@@ -6,6 +6,7 @@ Runs: on the coordinator, and for its own part on a partner. Source: own.
 
 import asyncio
 import base64
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -21,8 +22,12 @@ from prefect.artifacts import (
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.events import emit_event
 
 from data_contracts.plan import RoundPlan
+from flows.automations import ROUND_COMPLETED, RUN_ENDED
+from flows.run_tables import ROUND_SECONDS
+from tasks.evaluation.comparison import BARS
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.pictures import draw_rounds
 from tasks.tracking.runs import TrackedRun, log_files, log_round
@@ -49,6 +54,7 @@ class RoundReport:
     """Reports the coordinator's rounds as they end.
 
     Attributes:
+        run_id: The run.
         tracked: The coordinator's MLflow run.
         n_rounds: Rounds of the whole run, the catalogue and the evaluations included.
         directory: Where pictures are drawn.
@@ -56,6 +62,7 @@ class RoundReport:
         control: Name of the control experiment that this is, or None.
     """
 
+    run_id: str
     tracked: TrackedRun
     n_rounds: int
     directory: Path
@@ -84,6 +91,8 @@ class RoundReport:
                 "seconds": round(seconds, 1),
             }
         )
+        with (self.directory.parent / ROUND_SECONDS).open("a") as file:
+            file.write(json.dumps({"round": plan.round, "seconds": round(seconds, 1)}) + "\n")
         extra = {
             "aggregation/survivors": float(len(outcome["survivors"])),
             "communication/bytes_up_per_partner": float(bytes_up(plan)),
@@ -94,6 +103,7 @@ class RoundReport:
             if found:
                 await asyncio.to_thread(log_round, self.tracked, found, round_number=number, time_ms=now_ms)
         await self._advance(plan.round + 1)
+        emit_event(ROUND_COMPLETED, resource=run_resource(plan.run_id), payload={"round": plan.round})
         logger.info("%s", _line(self.rows[-1], n_rounds=self.n_rounds))
 
     async def _advance(self, done: int) -> None:
@@ -109,6 +119,7 @@ class RoundReport:
         self, *, validation: Mapping[int, Mapping[str, float]], test: Mapping[str, float]
     ) -> Path:
         """Draw the round curve and publish table, curve and result."""
+        emit_event(RUN_ENDED, resource=run_resource(self.run_id))
         picture = self.directory / "rounds.png"
         rounds = sorted(number for number in validation if number)
         draw_rounds(
@@ -130,6 +141,11 @@ class RoundReport:
             description="Does joining pay?",
         )
         return picture
+
+
+def run_resource(run_id: str) -> dict[str, str]:
+    """A run as events name it."""
+    return {"prefect.resource.id": f"motet.run.{run_id}", "prefect.resource.name": run_id}
 
 
 async def link_to_mlflow(url: str) -> None:
@@ -157,9 +173,21 @@ def result_markdown(test: Mapping[str, float], *, picture: Path, simulated_assay
         "",
         f"Mean RIPtoP of AUPRC over all endpoints: **{_show(test.get('test/uplift/riptop_auprc'))}**",
         "",
+        *_bars(test),
         f"![validation by round](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})",
     ]
     return "\n".join(lines)
+
+
+def _bars(test: Mapping[str, float]) -> list[str]:
+    """Which share of all endpoints federation lifts over a bar, if the consortium may know it."""
+    found = {
+        bar: [test.get(f"test/shares/auprc_{way}_{bar}") for way in ("lifted", "fallen")] for bar in BARS
+    }
+    if any(None in ways for ways in found.values()):
+        return []
+    rows = [f"| {bar} | {_show(lifted)} | {_show(fallen)} |" for bar, (lifted, fallen) in found.items()]
+    return ["| AUPRC of | share of endpoints lifted over it | fallen below |", "|---|---|---|", *rows, ""]
 
 
 def _rounded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The key of a run: the coordinator makes it and seals it to every partner before it says anything else.
+"""The key of a run: the coordinator makes it and seals it to partners and auditors before it says anything else.
 
 Why: plans, sums and models pass through a mailbox whose operator must not read them. Runs: on every site.
 Source: own.
@@ -19,7 +19,7 @@ CONTEXT = b"motet/run-key/v1\x00"
 
 
 def share_run_key(board: Board, *, key: bytes, roster: SignedRoster) -> None:
-    """Seal the run's key to every partner; a key that was shared before a restart stays.
+    """Seal the run's key to every partner and auditor; a key that was shared before a restart stays.
 
     Args:
         board: The coordinator's, of the run.
@@ -28,7 +28,8 @@ def share_run_key(board: Board, *, key: bytes, roster: SignedRoster) -> None:
     """
     if board.read(Kind.RUN_KEY, board.identity.name) is None:
         context = _context(roster, board.run_id)
-        shared = SharedSecret.make(key, names=board.roster.partners, roster=roster, context=context)
+        names = (*board.roster.partners, *roster.auditors)
+        shared = SharedSecret.make(key, names=names, roster=roster, context=context)
         board.post_json(Kind.RUN_KEY, shared.model_dump())
 
 

@@ -28,6 +28,10 @@ MLFLOW_PORT = 5000
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
 DEPLOYMENT = "consortium/single-machine"
+WITHOUT_FLOWS = {
+    "mailbox": "run: motet mailbox --home HOME",
+    "auditor": "run: motet verify fetch --home HOME",
+}
 SERVICES = ("prefect", "mlflow", "serve")  # in the order in which they start
 _POLL_SECONDS = 0.1
 
@@ -132,8 +136,11 @@ def up(home: Path, *, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLO
         SettingsError: If a port is taken, or the home is a mailbox's, which serves no flow.
         WorkFailed: If a service does not start.
     """
-    if role_at(home) == "mailbox":
-        raise SettingsError("a mailbox has no Prefect and no MLflow", advice="run: motet mailbox --home HOME")
+    if (role := role_at(home)) in WITHOUT_FLOWS:
+        raise SettingsError(
+            f"a{'n' if role == 'auditor' else ''} {role} has no Prefect and no MLflow",
+            advice=WITHOUT_FLOWS[role],
+        )
     started = []
     with _starting(home):
         starts: dict[str, Callable[[], Process]] = {

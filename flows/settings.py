@@ -13,6 +13,7 @@ from data_contracts.errors import SettingsError
 from data_contracts.plan import threshold_for
 from tasks.aggregation.server_optimizers import ServerOptimizer
 from tasks.featurization.preparation_rules import PreparationRules, rules_of
+from tasks.local_training.jobs import BaselineName
 from tasks.studies.phases import Phase
 from tasks.studies.training_parameters import DIGEST_OR_NONE, MAX_ROUNDS, RUN_OR_NONE
 
@@ -56,6 +57,7 @@ class RunSettings(BaseModel):
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
         round_deadline_seconds: How long a round waits in each phase for partners that do not answer.
         permuted_labels: Shuffle the labels: a control that must show no uplift.
+        baselines: What every partner sets beside the networks, for its own report: ``logistic``, ``boosted``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +94,7 @@ class RunSettings(BaseModel):
     pooled_arm: bool = True
     round_deadline_seconds: float = Field(default=3600.0, ge=1, le=7 * 86400)
     permuted_labels: bool = False
+    baselines: tuple[BaselineName, ...] = ("logistic",)
 
     @model_validator(mode="before")
     @classmethod

@@ -36,7 +36,11 @@ def mailbox(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.keep_days is not None:
         _demand_days(arguments.keep_days)
     service = MailboxService(
-        site.path / "mailbox", address=(host, int(port)), key=site.transport_key, roster=site.roster
+        site.path / "mailbox",
+        address=(host, int(port)),
+        key=site.transport_key,
+        roster=site.roster,
+        earlier=site.ends(),
     )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -153,6 +153,11 @@ def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:
     if (slot.kind in COORDINATOR_KINDS) != (slot.sender == roster.coordinator):
         raise ProtocolError(f"'{slot.sender}' may not send '{slot.kind}': it is not its role")
     signature = bytes.fromhex(envelope.signature)
-    if not roster.verifies(slot.sender, signature=signature, message=envelope.head.signed_bytes):
+    said = envelope.head.signed_bytes
+    if not roster.verifies(slot.sender, signature=signature, message=said):
+        if roster.verified_once(slot.sender, signature=signature, message=said):
+            raise ProtocolError(
+                f"'{slot.kind}' of '{slot.sender}' is signed with a key that it has rotated out; that key counts no more"
+            )
         raise ProtocolError(f"'{slot.kind}' at the place of '{slot.sender}' carries no valid signature of it")
     return envelope

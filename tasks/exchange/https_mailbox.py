@@ -10,7 +10,6 @@ import json
 import re
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TypeVar
 from typing_extensions import Buffer
 
 from data_contracts.envelope import MAX_ENVELOPE_BYTES, Slot
-from data_contracts.errors import ProtocolError
+from data_contracts.errors import ProtocolError, WorkFailed
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import READ_BLOCK, BlobStore
 from tasks.exchange.https_addresses import BODIES, RUNS, SEALED, TIME, address_of_blob, address_of_slot
@@ -42,7 +41,7 @@ class MailboxConnection:
         address: ``host:port``.
         tls: The party's key, and the mailbox's certificate.
         outage_seconds: How long to go on trying.
-        pause: Waits between two attempts.
+        pause: Waits between two attempts; None waits until then or until ``close``.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class MailboxConnection:
         *,
         tls: ssl.SSLContext,
         outage_seconds: float = OUTAGE_SECONDS,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self.address = address
         self._host, _, port = address.rpartition(":")
@@ -59,6 +58,7 @@ class MailboxConnection:
         self._tls = tls
         self._outage_seconds = outage_seconds
         self._pause = pause
+        self._closed = threading.Event()
         self._of_thread = threading.local()
         self._opened: list[http.client.HTTPSConnection] = []
 
@@ -82,7 +82,7 @@ class MailboxConnection:
             The status, and what ``take`` made of the body.
 
         Raises:
-            WorkFailed: If the mailbox did not answer for ``outage_seconds``.
+            WorkFailed: If the mailbox did not answer for ``outage_seconds``, or ``close`` was called meanwhile.
         """
 
         def attempt() -> tuple[HTTPStatus, Answer]:
@@ -96,8 +96,17 @@ class MailboxConnection:
             return status, taken
 
         return until_answered(
-            attempt, where=self.address, outage_seconds=self._outage_seconds, pause=self._pause
+            attempt, where=self.address, outage_seconds=self._outage_seconds, pause=self._wait
         )
+
+    def _wait(self, seconds: float) -> None:
+        """Wait between two attempts; a thread that waits out an outage would otherwise outlive its command."""
+        closed = self._closed
+        (self._pause or closed.wait)(seconds)
+        if closed.is_set():
+            raise WorkFailed(
+                f"the connection to the mailbox at {self.address} was closed while it did not answer"
+            )
 
     def clock(self) -> float:
         """The mailbox's clock, in seconds since 1970.
@@ -113,7 +122,9 @@ class MailboxConnection:
             raise ProtocolError(f"the mailbox at {self.address} shows no time") from None
 
     def close(self) -> None:
-        """End the connections of all threads; a later request opens another."""
+        """End the connections and waits of all threads; a later request opens another."""
+        self._closed.set()
+        self._closed = threading.Event()
         for connection in self._opened:
             connection.close()
 

@@ -14,7 +14,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ from data_contracts.errors import Equivocation, ProtocolError
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import authentic
 from tasks.exchange.durable_files import SCRAP_PREFIX
-from tasks.exchange.enrolment import SignedRoster
+from tasks.exchange.enrolment import SignedRoster, Statement
 from tasks.exchange.https_addresses import BODIES, RUNS, SEALED, TIME, blob_at, slot_at
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.quarantine import Quarantine
+from tasks.exchange.succession import with_retired_keys
 from tasks.exchange.transport_keys import certificate_bytes, mailbox_context
 
 logger = logging.getLogger("motet")
@@ -51,6 +53,7 @@ class MailboxService(http.server.ThreadingHTTPServer):
         address: Where it listens: host and port; port 0 takes a free one.
         key: PEM file of the mailbox's transport key.
         roster: Who may call.
+        earlier: Rosters before it, each with the time until which runs planned under it may go on.
         max_blob_bytes: Largest blob that is taken.
     """
 
@@ -64,18 +67,26 @@ class MailboxService(http.server.ThreadingHTTPServer):
         address: tuple[str, int],
         key: Path,
         roster: SignedRoster,
+        earlier: Sequence[tuple[SignedRoster, datetime]] = (),
         max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         self.mailbox = DirectoryMailbox(root)
         self.shelves = {BODIES: self.mailbox.bodies, SEALED: BlobStore(root / SEALED)}
         remove_scraps(root)
         self.quarantine = Quarantine(root / "quarantine")
-        self.roster = roster.roster
+        self._earlier = [(each.roster, until) for each, until in earlier]
+        self.roster = with_retired_keys(roster, earlier=[each for each, _ in earlier])
+        self.readers = frozenset(roster.auditors)
         self.max_blob_bytes = max_blob_bytes
-        callers = [each.statement for each in roster.enrolments if each.statement.role != "mailbox"]
-        self._names = {certificate_bytes(caller.certificate): caller.name for caller in callers}
-        self._tls = mailbox_context(key, parties=[caller.certificate for caller in callers])
-        self._free = threading.BoundedSemaphore(CONNECTIONS_FOR_EACH_PARTY * len(callers))
+        self._names: dict[bytes, tuple[str, datetime | None]] = {}
+        for each, until in ((roster, None), *earlier):
+            for caller in _callers(each):
+                self._names.setdefault(certificate_bytes(caller.certificate), (caller.name, until))
+        certificates = {
+            caller.certificate for each in (roster, *(old for old, _ in earlier)) for caller in _callers(each)
+        }
+        self._tls = mailbox_context(key, parties=sorted(certificates))
+        self._free = threading.BoundedSemaphore(CONNECTIONS_FOR_EACH_PARTY * len(_callers(roster)))
         self._open: set[ssl.SSLSocket] = set()
         super().__init__(address, _Conversation)
 
@@ -118,7 +129,28 @@ class MailboxService(http.server.ThreadingHTTPServer):
 
     def name_of(self, certificate: bytes | None) -> str | None:
         """Who showed this certificate (DER); None if nobody on the roster."""
-        return None if certificate is None else self._names.get(certificate)
+        name, until = self._names.get(certificate or b"", (None, None))
+        return name if until is None or datetime.now(UTC) < until else None
+
+    def check(self, data: bytes, *, slot: Slot) -> None:
+        """Accept an envelope under the newest roster, or an earlier one whose runs may still go on.
+
+        Raises:
+            ProtocolError: If its alleged sender did not sign it, or has rotated the key out.
+        """
+        try:
+            authentic(data, slot=slot, roster=self.roster)
+        except ProtocolError:
+            for roster, until in self._earlier:
+                with contextlib.suppress(ProtocolError):
+                    if datetime.now(UTC) < until:
+                        authentic(data, slot=slot, roster=roster)
+                        return
+            raise
+
+
+def _callers(roster: SignedRoster) -> list[Statement]:
+    return [each.statement for each in roster.enrolments if each.statement.role != "mailbox"]
 
 
 def remove_scraps(root: Path) -> None:
@@ -182,7 +214,8 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         self, slot: Slot | None, blob: tuple[str, str] | None, size: int | None
     ) -> HTTPStatus | None:
         """Why a body is not even read."""
-        if not self.caller or (slot is not None and slot.sender != self.caller):
+        may_write = self.caller and self.caller not in self.server.readers
+        if not may_write or (slot is not None and slot.sender != self.caller):
             return HTTPStatus.FORBIDDEN
         if slot is None and blob is None:
             return HTTPStatus.NOT_FOUND
@@ -201,7 +234,7 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
 
     def _keep_message(self, slot: Slot, data: bytes) -> None:
         try:
-            authentic(data, slot=slot, roster=self.server.roster)
+            self.server.check(data, slot=slot)
             self.server.mailbox.post(slot, data)
         except Equivocation as exc:
             self.server.quarantine.keep(data, why=str(exc))

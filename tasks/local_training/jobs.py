@@ -13,6 +13,10 @@ Fold = Annotated[int, Field(ge=0, le=4)]
 Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=5)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+BaselineName = Literal["logistic", "boosted"]
+BASELINES: tuple[BaselineName, ...] = ("logistic", "boosted")
+"""Models that a partner may set beside the network: a logistic regression, or boosted trees, per endpoint."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -186,12 +190,13 @@ class Score(_Frozen):
 
 
 class ScoreBaseline(_Frozen):
-    """Fit the outside baseline and score it: a logistic regression per endpoint, nothing shared.
+    """Fit an outside baseline and score it: one model per endpoint, nothing shared.
 
     Args:
         dataset: Prepared directory.
+        baseline: Which one.
         training_folds: What it is fitted on.
-        validation_folds: What chooses its regularization; scored into ``output/calibration``.
+        validation_folds: What tunes it; scored into ``output/calibration``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
         output: Directory for ``metrics.arrow`` and ``scores.arrow``, and ``calibration`` with the same files.
@@ -199,6 +204,7 @@ class ScoreBaseline(_Frozen):
 
     kind: Literal["score_baseline"] = "score_baseline"
     dataset: Path
+    baseline: BaselineName = "logistic"
     training_folds: Folds = (1, 2, 3)
     validation_folds: Folds = (4,)
     folds: Folds = (0,)

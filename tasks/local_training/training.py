@@ -7,7 +7,7 @@ Source: FedAvg local update (McMahan et al. 2017, Algorithm 1 ``ClientUpdate``) 
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,11 @@ import torch
 from data_contracts.errors import ContractViolation, UpdateMismatch
 from tasks.evaluation.metric_tables import metrics_table, write_table
 from tasks.evaluation.score_tables import CALIBRATION, Scores, scores_table
+from tasks.local_training.baseline import Baseline, best_logistic
+from tasks.local_training.boosted_trees import best_boosted
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import (
+    BaselineName,
     Centralised,
     CentralisedResult,
     Epoch,
@@ -61,6 +64,8 @@ from tasks.local_training.shared_model import (
 
 Rows = npt.NDArray[np.int64]
 IN_MAIN_MEMORY = Machine(device="cpu")
+
+FITS: dict[BaselineName, Callable[..., Baseline]] = {"logistic": best_logistic, "boosted": best_boosted}
 
 
 def train(job: TrainingJob, *, machine: Machine = IN_MAIN_MEMORY) -> TrainingResult:
@@ -223,11 +228,9 @@ def _score(job: Score, *, place: Place) -> ScoreResult:
 
 
 def _score_baseline(job: ScoreBaseline) -> ScoreResult:
-    from tasks.local_training.baseline import best_baseline
-
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
-    found = best_baseline(
+    found = FITS[job.baseline](
         dataset,
         job.training_folds,
         validation_folds=job.validation_folds,

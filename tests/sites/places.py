@@ -34,6 +34,7 @@ class Places:
             address=(host, int(port)),
             key=mailbox.transport_key,
             roster=mailbox.roster,
+            earlier=mailbox.ends(),
         )
         self.thread = threading.Thread(target=self.service.serve_forever, args=(0.02,))
         self.thread.start()
@@ -50,6 +51,7 @@ class Places:
 
 def policy(**changed):
     granted = {"data_sets": ("qsar-2026",), "expires": NOW + timedelta(days=1), "max_hidden": 64}
+    granted["approval"] = {"qsar-2026": "policy"}
     return Policy(**(granted | changed))
 
 
@@ -64,17 +66,20 @@ def make(
         files=files if role == "partner" else None,
         mailbox=bucket,
         patience_seconds=0.3,
+        answer_seconds=0.3,
         outage_seconds=20,
     )
     granted = policy() if role == "partner" else None
     return make_site(root / name, settings, policy=granted, address=address, now=NOW)
 
 
-def make_all(root: Path) -> Places:
+def make_all(root: Path, *, auditor: bool = False) -> Places:
     address = f"127.0.0.1:{free_port()}"
     sites = {name: make(root, name) for name in PARTNERS}
     sites["mailbox"] = make(root, "mailbox", role="mailbox", address=address)
     sites["coordinator"] = make(root, "coordinator", role="coordinator")
+    if auditor:
+        sites["auditor"] = make(root, "auditor", role="auditor")
     return Places(sites)
 
 

@@ -40,7 +40,12 @@ def unit(path):
 
 
 def test_each_party_has_its_unit():
-    assert [path.stem for path in UNITS] == ["motet-coordinator", "motet-mailbox", "motet-partner"]
+    assert sorted(path.stem for path in UNITS) == [
+        "motet-auditor",
+        "motet-coordinator",
+        "motet-mailbox",
+        "motet-partner",
+    ]
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)

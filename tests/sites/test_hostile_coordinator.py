@@ -41,10 +41,11 @@ def places(tmp_path):
 class HostileCoordinator:
     """Holds the coordinator's key, and may hold the mailbox too."""
 
-    def __init__(self, places):
+    def __init__(self, places, *, run_id=RUN):
         site = places.site("coordinator")
-        self.board, self.digest = site.board(RUN), site.roster.digest
-        share_run_key(site.open_board(RUN), key=site.run_key(RUN), roster=site.roster)
+        self.run_id = run_id
+        self.board, self.digest = site.board(run_id), site.roster.digest
+        share_run_key(site.open_board(run_id), key=site.run_key(run_id), roster=site.roster)
         self.identity = site.identity
         self.below = DirectoryMailbox(places.site("mailbox").path / "mailbox")
 
@@ -58,7 +59,7 @@ class HostileCoordinator:
 
     def plan(self, **changed):
         plan = RoundPlan(
-            run_id=RUN,
+            run_id=self.run_id,
             round=0,
             study="catalogue",
             cohort=PARTNERS,
@@ -73,7 +74,7 @@ class HostileCoordinator:
         """Post a plan; whatever of it is not honest is written past the mailbox's own checks."""
         content = canonical_bytes(plan.model_dump(mode="json") | (more or {}))
         head = Head(
-            run_id=RUN,
+            run_id=self.run_id,
             round=0,
             attempt=0,
             kind=Kind.PLAN,
@@ -133,11 +134,19 @@ def test_a_plan_beyond_what_is_granted_is_refused_by_every_partner_and_said_to_a
     for name in PARTNERS:
         answer = answer_of(places, name)
         assert isinstance(answer, AgreementViolation)
-        assert str(answer).startswith(f"'{name}' refuses the plan of round 0")
+        of_the_run = bool(opening)  # refused before any plan was looked at
+        assert str(answer).startswith(
+            f"'{name}' refuses run 'first'" if of_the_run else f"'{name}' refuses the plan of round 0"
+        )
         assert named in str(answer)
         assert [each["message"] for each in on_record(places, name)] == [str(answer)]
-        said = coordinator.board.read(Kind.REFUSAL, name, plan=plan)
-        assert said.json() == {"reason": str(answer)}
+        said = coordinator.board.read(Kind.RUN_ANSWER, name).json()
+        if of_the_run:
+            assert (said["accepts"], said["reason"]) == (False, str(answer))
+        else:
+            assert said["accepts"]
+            refusal = coordinator.board.read(Kind.REFUSAL, name, plan=plan)
+            assert refusal.json() == {"reason": str(answer)}
         assert computed(places, name) == []
 
 
@@ -151,8 +160,8 @@ def test_rounds_after_expiry_are_refused(places, coordinator):
 
 
 def test_a_coordinator_whose_plan_all_refuse_does_not_wait_for_the_deadline(places, coordinator):
-    coordinator.open_run(data="salts-2026")
-    plan = coordinator.post(coordinator.plan(deadline_seconds=3600))
+    coordinator.open_run()
+    plan = coordinator.post(coordinator.plan(deadline_seconds=3600, model_in=HUGE))
     for name in PARTNERS:
         answer_of(places, name)
     with pytest.raises(TooFewPartners, match="missing or refused: partner-a, partner-b, partner-c"):
