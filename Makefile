@@ -1,6 +1,6 @@
 # What a person does here, from an empty machine: Python 3.11 with pip, and make. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench docs
+.PHONY: help setup demo test hosts lint types bench chaos docs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,9 @@ demo: $(STAMP)  ## four simulated companies train one model, from raw tables to 
 test: $(STAMP)  ## all tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+hosts: $(STAMP)  ## five hosts with cables and firewalls of their own train on ChEMBL (root, Debian's packages; minutes)
+	$(BIN)/python -m pytest tests/hosts
+
 lint: $(STAMP)  ## style, import rule, dependencies, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,6 +34,9 @@ types: $(STAMP)  ## mypy, strict
 
 bench: $(STAMP)  ## list the benchmarks; `make bench NAME=contracts` runs one
 	@$(if $(NAME),OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$(NAME).py,for b in benchmarks/*.py; do echo "make bench NAME=$$(basename $$b .py)	$$(head -1 $$b | tr -d '"')"; done)
+
+chaos: $(STAMP)  ## forty consortium runs with kills, cuts, full disks and moved clocks (about half an hour)
+	$(BIN)/python -m tests.chaos.campaign --seeds 40
 
 docs: $(STAMP)  ## write the reference of contracts, commands and modules to build/docs
 	$(BIN)/python docs/reference.py build/docs

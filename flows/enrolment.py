@@ -9,15 +9,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel
 
-from data_contracts.canonical_json import canonical_bytes
 from data_contracts.envelope import Kind
 from data_contracts.errors import ProtocolError, SettingsError
 from flows.approvals import STEWARD
 from flows.site_directory import GENERATION, SiteDirectory
 from flows.site_settings import Policy, SiteSettings
-from flows.sites import derive_key
 from tasks.exchange.board import Board, Message
 from tasks.exchange.durable_files import create_once
 from tasks.exchange.enrolment import (
@@ -29,14 +27,14 @@ from tasks.exchange.enrolment import (
     Succession,
     parse,
 )
-from tasks.exchange.identity import KEY_BYTES, Identity, secret_file
-from tasks.exchange.sealing import SealingKey, seal
+from tasks.exchange.identity import Identity, secret_file
+from tasks.exchange.sealing import SealingKey
+from tasks.exchange.shared_secret import SharedSecret, confirmation_of
 from tasks.exchange.succession import Changes, changes_of
 from tasks.exchange.transport_keys import make_transport_key
 from tasks.rounds.patience import Patience
 
 SECRET = "consortium_secret"  # noqa: S105 - a file name
-CONFIRMATION = "consortium-secret/confirmation"
 SECRET_CONTEXT = b"motet/consortium-secret/v1\x00"
 
 
@@ -239,15 +237,6 @@ def accept_roster(site: SiteDirectory, data: bytes, *, digest: str) -> tuple[Sig
     return roster, site.pin(roster)
 
 
-class SharedSecret(BaseModel):
-    """The partners' secret, sealed to each of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sealed: dict[str, str] = Field(max_length=1024)
-    confirmation: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
 async def join_consortium(site: SiteDirectory) -> None:
     """Say that this partner has accepted the roster, and come to share the partners' secret.
 
@@ -283,15 +272,7 @@ def propose_secret(site: SiteDirectory, board: Board) -> None:
     if board.read(Kind.CONSORTIUM_SECRET, site.name) is not None:
         return
     secret = secret_file(site.keys / SECRET)
-    sealed = {}
-    for name in board.roster.partners:
-        statement = site.roster.statement(name)
-        assert statement is not None  # noqa: S101 - it is on the roster
-        context = _context(site, recipient=name)
-        sealed[name] = seal(
-            secret, public=bytes.fromhex(statement.sealing_key), context=context, who=name
-        ).hex()
-    body = SharedSecret(sealed=sealed, confirmation=derive_key(secret, CONFIRMATION).hex())
+    body = SharedSecret.make(secret, names=board.roster.partners, roster=site.roster, context=_context(site))
     board.post_json(Kind.CONSORTIUM_SECRET, body.model_dump())
 
 
@@ -301,15 +282,10 @@ def open_secret(site: SiteDirectory, message: Message) -> bytes:
     Raises:
         ProtocolError: If it was not sealed to this site, or is not the one that all partners got.
     """
-    shared, sender = _shared(message), message.head.sender
-    try:
-        sealed = bytes.fromhex(shared.sealed.get(site.name, ""))
-    except ValueError:
-        sealed = b""
-    secret = site.sealing_key.open(sealed, context=_context(site, recipient=site.name), who=sender)
-    if len(secret) != KEY_BYTES or derive_key(secret, CONFIRMATION).hex() != shared.confirmation:
-        raise ProtocolError(f"'{sender}' sealed to '{site.name}' another secret than to all")
-    return secret
+    sender = message.head.sender
+    return SharedSecret.read(message).open(
+        site.sealing_key, name=site.name, context=_context(site), sender=sender
+    )
 
 
 def demand_same_secret(site: SiteDirectory, message: Message) -> None:
@@ -319,22 +295,15 @@ def demand_same_secret(site: SiteDirectory, message: Message) -> None:
         SettingsError: If the site holds another one.
     """
     held = secret_file(site.keys / SECRET)
-    if derive_key(held, CONFIRMATION).hex() != _shared(message).confirmation:
+    if confirmation_of(held, _context(site)) != SharedSecret.read(message).confirmation:
         raise SettingsError(
             f"'{site.name}' holds another {SECRET} than '{message.head.sender}' shared",
             advice="move keys/consortium_secret and prepared/ away, and run again",
         )
 
 
-def _shared(message: Message) -> SharedSecret:
-    try:
-        return SharedSecret.model_validate_json(canonical_bytes(message.json()))
-    except ValidationError:
-        raise ProtocolError(f"the secret that '{message.head.sender}' shared is malformed") from None
-
-
-def _context(site: SiteDirectory, *, recipient: str) -> bytes:
-    return SECRET_CONTEXT + site.roster.digest.encode() + recipient.encode()
+def _context(site: SiteDirectory) -> bytes:
+    return SECRET_CONTEXT + site.roster.digest.encode()
 
 
 async def await_acceptance(site: SiteDirectory) -> None:

@@ -27,6 +27,7 @@ from prefect.events import emit_event
 from data_contracts.plan import RoundPlan
 from flows.automations import ROUND_COMPLETED, RUN_ENDED
 from flows.run_tables import ROUND_SECONDS
+from tasks.evaluation.comparison import BARS
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.pictures import draw_rounds
 from tasks.tracking.runs import TrackedRun, log_files, log_round
@@ -172,9 +173,21 @@ def result_markdown(test: Mapping[str, float], *, picture: Path, simulated_assay
         "",
         f"Mean RIPtoP of AUPRC over all endpoints: **{_show(test.get('test/uplift/riptop_auprc'))}**",
         "",
+        *_bars(test),
         f"![validation by round](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})",
     ]
     return "\n".join(lines)
+
+
+def _bars(test: Mapping[str, float]) -> list[str]:
+    """Which share of all endpoints federation lifts over a bar, if the consortium may know it."""
+    found = {
+        bar: [test.get(f"test/shares/auprc_{way}_{bar}") for way in ("lifted", "fallen")] for bar in BARS
+    }
+    if any(None in ways for ways in found.values()):
+        return []
+    rows = [f"| {bar} | {_show(lifted)} | {_show(fallen)} |" for bar, (lifted, fallen) in found.items()]
+    return ["| AUPRC of | share of endpoints lifted over it | fallen below |", "|---|---|---|", *rows, ""]
 
 
 def _rounded(value: Any) -> Any:

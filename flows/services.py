@@ -17,6 +17,7 @@ from pathlib import Path
 
 from data_contracts.errors import SettingsError, WorkFailed
 from flows import processes
+from flows.mlflow_login import login_options
 from flows.prefect_environment import client_environment, server_environment
 from flows.processes import Process
 from flows.site_settings import role_at
@@ -233,14 +234,16 @@ def _start_mlflow(home: Path, *, port: int) -> Process:
     store = (home / "mlflow").resolve()
     if not (store / "mlflow.db").exists():
         open_store(home)  # makes the schema aside: a server that is killed while it does so ruins the file
+    asks, login = login_options(home)
     command = [
         *(sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
         *("--artifacts-destination", str(store / "artifacts")),
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
+        *asks,
     ]
-    environment = {
+    environment = login | {
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes for chat evaluations

@@ -10,17 +10,21 @@ Runs: on every site. Source: own.
     runs/<run>/  prepared/  attempts/  requests/  refusals/  quarantine/ prefect/  mlflow/
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import ProtocolError, SettingsError
-from flows.run_directory import RunDirectory
+from flows.earlier_runs import EarlierRuns
+from flows.object_storage import bucket_of, mailbox_in
+from flows.run_directory import RunDirectory, list_runs
+from flows.run_keys import seal_of_coordinator, seal_of_partner
 from flows.site_settings import Policy, SiteSettings, read_settings
 from flows.sites import Site
 from tasks.exchange.board import Board
@@ -28,10 +32,15 @@ from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.exchange.enrolment import Enrolment, Role, SignedRoster, parse
 from tasks.exchange.https_mailbox import HttpsMailbox, MailboxConnection
 from tasks.exchange.identity import Identity, secret_file
+from tasks.exchange.mailbox import Mailbox
 from tasks.exchange.quarantine import Quarantine
+from tasks.exchange.run_seal import RunSeal
 from tasks.exchange.sealing import SealingKey
 from tasks.exchange.succession import Changes, changes_of, with_retired_keys
 from tasks.exchange.transport_keys import party_context
+
+if TYPE_CHECKING:
+    from tasks.exchange.object_mailbox import Bucket
 
 EXAMPLE = "`motet init partner --help`"
 ROSTER_RUN = "roster-"
@@ -229,25 +238,36 @@ class SiteDirectory:
                 advice=f"name the {role}'s directory with --home",
             )
 
-    def connect(self, *, outage_seconds: float) -> MailboxConnection:
-        """A connection to the mailbox of the pinned roster.
+    def connect(self, *, outage_seconds: float) -> "MailboxConnection | Bucket":
+        """A connection to the mailbox: the roster's, or the object storage that `site.json` names.
 
         Args:
             outage_seconds: How long it may be out of reach.
+
+        Raises:
+            SettingsError: If there is neither, or both.
         """
-        mailbox = self.roster.mailbox
-        assert mailbox.address is not None  # noqa: S101 - a mailbox has one
+        mailbox, bucket = self.roster.mailbox, self.settings.mailbox
+        if bucket is not None and mailbox is None:
+            return bucket_of(bucket, keys=self.keys, outage_seconds=outage_seconds)
+        if mailbox is None or mailbox.address is None or bucket is not None:
+            raise SettingsError(
+                f"'{self.name}' and its roster name {'no mailbox' if bucket is None else 'two mailboxes'}",
+                advice="name object storage as `mailbox` in site.json, or enrol a mailbox: one of the two",
+            )
         tls = party_context(self.transport_key, mailbox=mailbox.certificate)
         return MailboxConnection(mailbox.address, tls=tls, outage_seconds=outage_seconds)
 
     @cached_property
-    def connection(self) -> MailboxConnection:
+    def connection(self) -> "MailboxConnection | Bucket":
         """The one connection of this process."""
         return self.connect(outage_seconds=self.settings.outage_seconds)
 
-    def mailbox(self, *, copies: Path) -> HttpsMailbox:
-        """The mailbox, with copies of its blobs in a directory."""
-        return HttpsMailbox(self.connection, copies=copies)
+    def mailbox(self, *, copies: Path, seal: Callable[[], RunSeal] | None = None) -> Mailbox:
+        """The mailbox, with copies of its blobs in a directory; models are sealed on the way where there is a seal."""
+        if isinstance(self.connection, MailboxConnection):
+            return HttpsMailbox(self.connection, copies=copies, seal=seal)
+        return mailbox_in(self.connection, copies=copies, seal=seal)
 
     def run(self, run_id: str) -> RunDirectory:
         """The directory of a run."""
@@ -257,8 +277,19 @@ class SiteDirectory:
         """This party within one run."""
         return Site(self.name, self.run(run_id).path, home=self.path)
 
+    @property
+    def earlier(self) -> EarlierRuns:
+        """This party's runs so far."""
+        return EarlierRuns(site=self.in_run, names=lambda: [run.run_id for run in list_runs(self.path)])
+
     def board(self, run_id: str) -> Board:
-        """The mailbox as seen by this party in one run; what nobody signed is set aside."""
+        """The mailbox as seen by this party in one run, under the run's seal; what nobody signed is set aside."""
+        seal = self.seal(run_id)
+        mailbox = self.mailbox(copies=self.run(run_id).path / "received", seal=seal)
+        return replace(self.open_board(run_id), mailbox=mailbox, seal=seal)
+
+    def open_board(self, run_id: str) -> Board:
+        """The same without a seal: for what is said before there is a key."""
         roster = self.roster_of(run_id)
         earlier = [each for each in self.earlier_rosters if each.version < roster.version]
         return Board(
@@ -269,10 +300,22 @@ class SiteDirectory:
             quarantine=Quarantine(self.path / "quarantine"),
         )
 
+    def seal(self, run_id: str) -> Callable[[], RunSeal]:
+        """The key of a run: the coordinator's own, or what the coordinator has sealed to this partner."""
+        if self.settings.role == "coordinator":
+            return seal_of_coordinator(lambda: self.run_key(run_id), run_id=run_id)
+        return seal_of_partner(
+            self.open_board(run_id), sealing_key=lambda: self.sealing_key, roster=self.roster_of(run_id)
+        )
+
+    def run_key(self, run_id: str) -> bytes:
+        """The key of a run that this coordinator leads; the same after a restart."""
+        return self.in_run(run_id).key(f"run-key/{run_id}")
+
     @property
     def roster_board(self) -> Board:
         """Where the parties of the pinned roster say that they have accepted it."""
-        return self.board(f"{ROSTER_RUN}{self.roster.digest[:32]}")
+        return self.open_board(f"{ROSTER_RUN}{self.roster.digest[:32]}")
 
 
 def _a(role: Role) -> str:

@@ -23,8 +23,11 @@ from flows.consent import Elsewhere, answer_run, await_answers, demand_approval
 from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
-from flows.partner import Partner, take_part
+from flows.leadership import claim_run
+from flows.partner import take_part
+from flows.partner_work import Partner
 from flows.run_directory import RunDirectory, create_run, list_runs
+from flows.run_keys import share_run_key
 from flows.run_page import RunPage, kept_up_to_date
 from flows.run_tables import own_figures
 from flows.settings import RunSettings
@@ -127,6 +130,8 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
         n_listed=len(study["listed"]),
         settings=run.settings,
     )
+    share_run_key(board, key=home.run_key(run.run_id), roster=home.roster)
+    claim_run(home, board)
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
     async with kept_up_to_date(RunPage(board, own=False, run=run.path)):
         try:
@@ -136,11 +141,21 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
             raise
         report = await track_rounds(facts)
         coordinator = Coordinator(
-            board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
+            board=board,
+            settings=run.settings,
+            listed=tuple(study["listed"]),
+            report=report,
+            earlier=home.earlier,
         )
         trained = await lead(coordinator)
     return await finish_coordinator(
-        facts, home.in_run(run.run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
+        facts,
+        home.in_run(run.run_id),
+        trained,
+        report=report,
+        blobs=board.mailbox.blobs,
+        models={},
+        earlier=home.earlier,
     )
 
 
@@ -194,25 +209,26 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
     simulated = opening.simulated_assays or home.settings.simulated_assays
     facts = RunFacts(run=run, data=opening.settings.data, simulated_assays=simulated)
     tracked = await track(facts, experiment="qsar-training", party=home.name)
-    async with training_children() as run_job:
+    async with training_children(home.settings.machine) as run_job:
         outcome = await take_part(
             Partner(
                 site=site,
                 board=board,
-                files=PartnerFiles(
-                    assays=files.assays, activities=files.activities, structures=files.structures
-                ),
+                files=PartnerFiles(**files.model_dump()),
+                rules=opening.settings.rules,
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 accept=gate(home, board, opening),
+                earlier=home.earlier,
+                baselines=opening.settings.baselines,
             )
         )
-    version, uplift = await finish_partner(facts, site, outcome, tracked=tracked)
+    version, uplift = await finish_partner(facts, site, outcome, tracked=tracked, earlier=home.earlier)
     result = {
         "run_id": run.run_id,
         "best_round": outcome.best_round,
         "trunk_sha256": outcome.arms["federated"].trunk.name,
-        "model": version.uri,
+        "model": None if version is None else version.uri,
         "uplift": uplift,
     }
     run.write_result(result)
@@ -245,13 +261,13 @@ def _is_open(home: SiteDirectory, run_id: str) -> bool:
         return False
     if any((home.path / "refusals" / run_id).glob(f"{AgreementViolation.__name__}-*")):
         return False
-    board = home.board(run_id)
+    board = home.open_board(run_id)  # a run of an earlier roster has a key that this site was never given
     coordinator = board.roster.coordinator
     started = (
         home.run(run_id).path / "run.json"
     ).exists()  # then it is finished here even if the others have closed it
-    return board.read(Kind.RUN_OPENED, coordinator) is not None and (
-        started or board.read(Kind.RUN_CLOSED, coordinator) is None
+    return board.was_said(Kind.RUN_OPENED, coordinator) and (
+        started or not board.was_said(Kind.RUN_CLOSED, coordinator)
     )
 
 

@@ -15,12 +15,16 @@ from data_contracts.errors import AgreementViolation, ProtocolError, SettingsErr
 from data_contracts.plan import PartyName, RoundPlan
 from flows.settings import RunSettings
 from tasks.exchange.enrolment import Role
+from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
+from tasks.studies.training_parameters import MAX_ROUNDS
 
 MIB = 2**20
 EXTRA_ROUNDS = 2  # the two evaluations after the last training round; the catalogue is round 0
 
 DataSetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Study = Literal["catalogue", "qsar-training", "evaluation"]
+ProfileName = Annotated[str, Field(pattern=rf"^({'|'.join(PROFILES)}|[0-9a-f]{{64}})$")]
+Study = Literal["catalogue", "qsar-training", "qsar-minibatches", "evaluation"]
 GrantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}(/[a-z][a-z0-9-]{0,39})?$")]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Approver = Literal["policy", "steward"]
@@ -35,6 +39,7 @@ class Files(BaseModel):
     assays: Path
     activities: Path
     structures: Path
+    catalogue: Path | None = None  # of commercial panels, for profiles that look thresholds up in it
 
 
 class SiteSettings(BaseModel):
@@ -45,7 +50,9 @@ class SiteSettings(BaseModel):
         name: Its name on every message.
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
+        mailbox: Of a consortium whose messages lie in object storage, where: ``s3://bucket/prefix``.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
+        machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
         answer_seconds: How long to wait until all partners have answered a run, whose stewards may take days.
@@ -61,7 +68,12 @@ class SiteSettings(BaseModel):
     name: PartyName
     listen: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")
     files: Files | None = None
+    mailbox: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}$",
+    )
     simulated_assays: bool = False
+    machine: Machine = Machine()
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)
     answer_seconds: float = Field(default=7 * 86_400.0, gt=0, le=90 * 86_400)
@@ -75,6 +87,8 @@ class SiteSettings(BaseModel):
             raise ValueError("a partner, and nobody else, has files")
         if (self.listen is not None) != (self.role == "mailbox"):
             raise ValueError("a mailbox, and nobody else, listens")
+        if self.mailbox is not None and self.role == "mailbox":
+            raise ValueError("a mailbox is no party of a consortium whose messages lie in object storage")
         if self.steward_key is not None and self.role != "partner":
             raise ValueError("a partner, and nobody else, has a data steward")
         return self
@@ -85,6 +99,7 @@ class Policy(BaseModel):
 
     Attributes:
         data_sets: Data sets on which runs may be asked for; all others are refused.
+        profiles: How data may be prepared: names of profiles that motet brings, or digests of other rules.
         approval: Who approves a run on a data set, or on ``data-set/study``: this ``policy`` alone, or the data
             ``steward`` by a signature for each run. What is not named here needs the steward.
         approval_timeout_seconds: A run that the steward has not approved after so long is refused.
@@ -103,6 +118,7 @@ class Policy(BaseModel):
 
     v: Literal[1] = 1
     data_sets: tuple[DataSetName, ...]
+    profiles: tuple[ProfileName, ...] = PROFILES
     approval: dict[GrantName, Approver] = Field(default_factory=dict)
     approval_timeout_seconds: float = Field(default=5 * 86_400.0, gt=0, le=90 * 86_400)
     expires: AwareDatetime
@@ -110,7 +126,7 @@ class Policy(BaseModel):
     min_partners: int = Field(default=3, ge=3, le=1024)
     max_hidden: int = Field(default=2048, ge=1, le=8192)
     max_layers: int = Field(default=4, ge=0, le=8)
-    max_rounds: int = Field(default=100, ge=1, le=1000)
+    max_rounds: int = Field(default=100, ge=1, le=MAX_ROUNDS)
     max_local_epochs: int = Field(default=10, ge=1, le=100)
     max_vector_bytes: int = Field(default=512 * MIB, ge=1, le=8192 * MIB)
     max_model_bytes: int = Field(default=1024 * MIB, ge=1, le=8192 * MIB)
@@ -247,6 +263,9 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
     refused = {
         "it rests on another roster": opening.roster != roster,
         f"the data set '{settings.data[:64]}' was never granted": settings.data not in policy.data_sets,
+        f"rules of preparation '{settings.rules.name}' with digest {settings.rules.digest}, never granted": (
+            settings.rules.digest not in _digests(policy.profiles)
+        ),
         f"what was granted expired on {policy.expires:%Y-%m-%d}": now >= policy.expires,
         f"{settings.rounds} rounds, at most {policy.max_rounds} are granted": settings.rounds
         > policy.max_rounds,
@@ -259,6 +278,10 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
         ),
     }
     return [reason for reason, applies in refused.items() if applies]
+
+
+def _digests(profiles: tuple[str, ...]) -> set[str]:
+    return {rules_of(name).digest if name in PROFILES else name for name in profiles}
 
 
 def _of_the_plan(plan: RoundPlan, *, policy: Policy) -> list[str]:
@@ -283,4 +306,5 @@ def _of_the_plan(plan: RoundPlan, *, policy: Policy) -> list[str]:
 
 def _changed(plan: RoundPlan, opening: RunOpening) -> list[str]:
     agreed = opening.settings.model_dump()
+    agreed["n_bits"] = opening.settings.rules.structures.fingerprint.n_bits
     return sorted(name for name, value in plan.parameters.items() if name in agreed and value != agreed[name])

@@ -139,6 +139,19 @@ def _why_not(row: dict[str, Any]) -> str:
     return f"{row['n_active']} actives and {row['n_inactive']} inactives; type {row['assay_type']} asks for {asked}"
 
 
+def _require_row(directory: Path, table: str, number: int) -> None:
+    """Refuse a row that the file did not have, where the report says how many it had."""
+    if not (directory / REPORT).exists():
+        return  # a refused file: it has a quarantine only
+    for file in _read(directory / REPORT)["files"]:
+        n_rows = file["rows"]["read"]
+        if file["contract"].split("@")[0] == table and number >= n_rows:
+            raise SettingsError(
+                f"got row {number} of {table}, of which {n_rows} rows were read; expected 0 to {n_rows - 1}: "
+                "rows count from 0, without the header"
+            )
+
+
 def _explain_row(directory: Path, asked: str) -> dict[str, Any]:
     """Say whether a row of a source file was set aside, and at which rules."""
     table, _, number = asked.partition(":")
@@ -150,8 +163,9 @@ def _explain_row(directory: Path, asked: str) -> dict[str, Any]:
         )
     quarantine = read_table(path, QUARANTINE).to_pylist()
     found = [row for row in quarantine if row["row"] == int(number)]
+    _require_row(directory, table, int(number))
     for row in found:
         print(f"row {number} of {table} was set aside: {row['column']} breaks {row['rule']}")
     if not found:
-        print(f"row {number} of {table} was not set aside")
+        print(f"row {number} of {table} was not set aside (rows count from 0, without the header)")
     return {"table": table, "row": int(number), "set_aside": found}

@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.cli.data_parser import add_data_commands, add_own_formats
 from flows.cli.people_parser import add_membership_commands, add_steward_commands, add_until
+from flows.cli.training_parser import add_course, add_search
 
 DEFAULT_HOME = Path("motet-home")
 
@@ -43,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands, shared)
+    text = (
+        "try settings in tuning runs, for the federation and for every partner alone, and write down the best"
+    )
+    example = "motet search space.yaml --name first-search"
+    add_search(_add(commands, shared, "search", text, handler="flows.cli.search:search", example=example))
     _add_import(commands, shared)
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
@@ -143,7 +149,9 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=None,
         help="skip the reference that sees all data",
     )
+    add_course(run)
     _add_training(run)
+    _add_machine(run)
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
@@ -169,7 +177,16 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     for name in ("activities", "structures", "assays"):
         partner.add_argument(f"--{name}", type=Path, required=True, help=f"its {name}: Parquet, Arrow or CSV")
     partner.add_argument(
+        "--catalogue", type=Path, help="the consortium's catalogue, for the profile melloddy"
+    )
+    partner.add_argument(
         "--grant", action="append", default=[], metavar="DATA_SET", help="runs on this data set are granted"
+    )
+    partner.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        help="rules by which its data may be prepared: simple, melloddy or a YAML file (default: the first two)",
     )
     partner.add_argument(
         "--ask",
@@ -184,13 +201,35 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     partner.add_argument(
         "--simulated", action="store_true", help="its activities are invented; its models say so"
     )
+    _add_machine(partner)
     example = "motet init auditor --name auditor"
     auditor = _add(roles, shared, "auditor", "who reads and verifies", handler=handler, example=example)
     for role in (coordinator, mailbox, partner, auditor):
         role.set_defaults(role=role.prog.split()[-1])
         role.add_argument("--name", required=True, help="its name in the consortium")
+    for role in (coordinator, partner):
+        role.add_argument(
+            "--mailbox", metavar="S3_URL", help="s3://bucket/prefix, where no party runs a mailbox"
+        )
     _add_roster(commands, shared)
     _add_taking_part(commands, shared)
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    """What trains and scores: a local matter, which changes no plan."""
+    machine = command.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks are computed (default: auto, which takes CUDA where there is one)",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products; all that leaves the device is float32 (default: float32)",
+    )
 
 
 def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -219,8 +258,21 @@ def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "run the mailbox until it is stopped"
-    _add(commands, shared, "mailbox", text, handler="flows.cli.sites:mailbox", example="motet mailbox")
+    text = "run the mailbox until it is stopped; or make room in it"
+    mailbox = _add(
+        commands, shared, "mailbox", text, handler="flows.cli.mailboxes:mailbox", example="motet mailbox"
+    )
+    days: dict[str, Any] = {
+        "type": float,
+        "metavar": "DAYS",
+        "help": "how long large bodies of a closed run stay",
+    }
+    mailbox.add_argument("--keep-days", **days)
+    text = "remove the masked vectors, shares and models of runs that were closed long ago"
+    acts = mailbox.add_subparsers(title="acts", metavar="ACT")
+    handler, example = "flows.cli.mailboxes:collect", "motet mailbox collect --keep-days 30"
+    collect = _add(acts, shared, "collect", text, handler=handler, example=example)
+    collect.add_argument("--keep-days", required=True, **days)
     text = "say what is wrong with this site, and what to do"
     _add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")
     text = "on a partner: take part in the next run, or in a named one; the same command resumes it"
@@ -236,11 +288,18 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
     lead.add_argument(
         "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
     )
+    lead.add_argument(
+        "--take-over", action="store_true", help="this site was moved, and what led the run before has ended"
+    )
     lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
+    add_course(lead)
     _add_training(lead)
 
 
 def _add_training(run: argparse.ArgumentParser) -> None:
+    run.add_argument_group("preparation").add_argument(
+        "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
+    )
     learning = run.add_argument_group("training")
     learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"
@@ -267,8 +326,20 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     learning.add_argument(
         "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
     )
+    learning.add_argument(
+        "--round-deadline-seconds",
+        type=float,
+        metavar="S",
+        help="how long each phase of a round waits for partners that do not answer (default: 3600)",
+    )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
+    learning.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("logistic", "boosted"),
+        help="what each partner's report sets beside the networks (default: logistic; boosted needs LightGBM)",
+    )
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
     learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
     learning.add_argument(
@@ -295,6 +366,12 @@ def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     wide.add_argument("file", type=Path, help="CSV (also .gz) or Parquet")
     wide.add_argument("--partners", type=int, default=4, help="number of simulated companies (default: 4)")
+    wide.add_argument(
+        "--scenario",
+        choices=("shared-assays", "disjoint-assays"),
+        default="shared-assays",
+        help="companies share assays and no compound (default), or compounds and no assay",
+    )
     wide.add_argument("--seed", type=int, default=0, help="public seed of the split (default: 0)")
     wide.add_argument("--name", help="name of the dataset (default: from the file)")
     wide.add_argument(

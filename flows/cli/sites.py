@@ -1,25 +1,26 @@
-"""``motet init``, ``roster``, ``mailbox``, ``lead``, ``join``: a consortium of separate hosts.
+"""``motet init``, ``roster``, ``lead``, ``join``: a consortium of separate hosts.
 
 Why: from an empty directory to a registered model in a few commands. Runs: on every site. Source: own.
 """
 
 import argparse
 import os
-import signal
-import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from data_contracts.errors import SettingsError
 from flows.approvals import STEWARD
+from flows.cli.earlier import follow, given_settings
 from flows.cli.membership import make_after, show_roster
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
+from flows.leadership import take_over
 from flows.services import prefect_server
-from flows.settings import RunSettings, settings_from
+from flows.settings import settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
-from tasks.exchange.mailbox_service import MailboxService
+from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
 
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -27,16 +28,21 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
     address = getattr(arguments, "address", None)
     files = policy = None
     if arguments.role == "partner":
-        files = Files(
-            **{name: getattr(arguments, name).resolve() for name in ("assays", "activities", "structures")}
-        )
+        names = ("assays", "activities", "structures", "catalogue")
+        given_files = {
+            name: path.resolve() for name in names if (path := getattr(arguments, name)) is not None
+        }
+        files = Files(**given_files)
         policy = _policy(arguments)
-    given = {
+    given: dict[str, Any] = {
         "role": arguments.role,
         "name": arguments.name,
         "files": files,
         "simulated_assays": getattr(arguments, "simulated", False),
+        "mailbox": getattr(arguments, "mailbox", None),
     }
+    if files is not None:
+        given["machine"] = Machine(device=arguments.device, precision=arguments.precision)
     if address is not None:
         given["listen"] = arguments.listen or f"0.0.0.0:{address.rpartition(':')[2]}"
     settings = checked(SiteSettings, given)
@@ -60,7 +66,9 @@ def _policy(arguments: argparse.Namespace) -> Policy:
     asked, granted = tuple(arguments.ask), tuple(arguments.grant)
     approval = dict.fromkeys(granted, "policy") | dict.fromkeys(asked, "steward")
     data_sets = tuple(dict.fromkeys((*granted, *asked)))
-    return checked(Policy, {"data_sets": data_sets, "approval": approval, "expires": expires})
+    given = {"data_sets": data_sets, "approval": approval, "expires": expires}
+    own = tuple(name if name in PROFILES else rules_of(name).digest for name in arguments.profile)
+    return checked(Policy, given | ({"profiles": own} if own else {}))
 
 
 def roster_make(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -82,38 +90,11 @@ def roster_accept(arguments: argparse.Namespace) -> dict[str, Any]:
     return show_roster(site, roster, changes)
 
 
-def mailbox(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the mailbox until SIGTERM or SIGINT."""
-    log_to_terminal(verbose=arguments.verbose)
-    site = open_site(arguments.home)
-    site.demand_role("mailbox")
-    assert site.settings.listen is not None  # noqa: S101 - a mailbox listens
-    host, _, port = site.settings.listen.rpartition(":")
-    service = MailboxService(
-        site.path / "mailbox",
-        address=(host, int(port)),
-        key=site.transport_key,
-        roster=site.roster,
-        earlier=site.ends(),
-    )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    serving = threading.Thread(target=service.serve_forever)
-    serving.start()
-    print(f"the mailbox listens on {host}:{service.port}", flush=True)
-    stop.wait()
-    service.shutdown()
-    service.server_close()
-    serving.join()
-    return {"mailbox": str(site.path / "mailbox"), "port": service.port}
-
-
 def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lead a run."""
     log_to_terminal(verbose=arguments.verbose)
     site = open_site(arguments.home)
-    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    given = follow(given_settings(arguments), site.path, site.earlier)
     here = {"partners": len(site.roster.roster.partners), "pooled_arm": False}
     listed = [] if arguments.catalogue is None else arguments.catalogue.read_text().split("\n")
 
@@ -129,6 +110,8 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
             listed=[name for name in listed if name],
             now=datetime.now(UTC),
         )
+        if arguments.take_over:
+            take_over(site, run)
         result: dict[str, Any] = run.result or perform(
             lambda: coordinate(site=str(site.path), run_id=run.run_id), verbose=arguments.verbose
         )
@@ -148,5 +131,6 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
         result: dict[str, Any] = perform(
             lambda: participate(site=str(site.path), run_id=arguments.run_id), verbose=arguments.verbose
         )
-    print(f"{site.name:<12} registered {result['model']}")
+    if result["model"] is not None:
+        print(f"{site.name:<12} registered {result['model']}")
     return result | {"directory": str(site.run(result["run_id"]).path)}

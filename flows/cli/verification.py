@@ -95,9 +95,10 @@ def _roster(run: RunDirectory) -> Roster:
 def _study(found: FinishedRound) -> Study[Any, BlobStore, dict[str, Any]]:
     from tasks.studies.catalogue import CATALOGUE
     from tasks.studies.evaluation import EVALUATION
+    from tasks.studies.minibatch_training import QSAR_MINIBATCHES
     from tasks.studies.qsar_training import QSAR_TRAINING
 
-    for study in (CATALOGUE, QSAR_TRAINING, EVALUATION):
+    for study in (CATALOGUE, QSAR_TRAINING, QSAR_MINIBATCHES, EVALUATION):
         if study.name == found.plan.study:
             return study
     raise AgreementViolation(

@@ -195,10 +195,14 @@ class SignedRoster(BaseModel):
                 raise ValueError(f"two of its parties have the same {what.replace('_', ' ')}")
         if len({subject_of(statement.certificate) for statement in said}) != len(said):
             raise ValueError("two of its parties have certificates of one subject")
-        if (roles.count("coordinator"), roles.count("mailbox")) != (1, 1) or roles.count(
-            "partner"
-        ) < MIN_PARTNERS:
-            raise ValueError(f"it needs one coordinator, one mailbox and at least {MIN_PARTNERS} partners")
+        if (
+            roles.count("coordinator") != 1
+            or roles.count("mailbox") > 1
+            or roles.count("partner") < MIN_PARTNERS
+        ):
+            raise ValueError(
+                f"it needs one coordinator, at least {MIN_PARTNERS} partners, and one mailbox or object storage"
+            )
         (coordinator,) = (statement for statement in said if statement.role == "coordinator")
         signature = bytes.fromhex(self.signature)
         message = _roster_bytes(self.enrolments, self.succession)
@@ -228,10 +232,14 @@ class SignedRoster(BaseModel):
         )
 
     @property
-    def mailbox(self) -> Statement:
-        """Where the mailbox is."""
-        (mailbox,) = (each.statement for each in self.enrolments if each.statement.role == "mailbox")
-        return mailbox
+    def auditors(self) -> tuple[str, ...]:
+        """Who reads and says nothing."""
+        return tuple(each.statement.name for each in self.enrolments if each.statement.role == "auditor")
+
+    @property
+    def mailbox(self) -> Statement | None:
+        """Who runs the mailbox; None if messages lie in object storage."""
+        return next((each.statement for each in self.enrolments if each.statement.role == "mailbox"), None)
 
     def statement(self, name: str) -> Statement | None:
         """What a party said of itself; None if it is not on the roster."""

@@ -24,10 +24,11 @@ from typing_extensions import override
 
 from data_contracts.envelope import GIB, KIB, MAX_ENVELOPE_BYTES, Slot
 from data_contracts.errors import Equivocation, ProtocolError
+from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import authentic
 from tasks.exchange.durable_files import SCRAP_PREFIX
 from tasks.exchange.enrolment import SignedRoster, Statement
-from tasks.exchange.https_addresses import RUNS, TIME, blob_at, slot_at
+from tasks.exchange.https_addresses import BODIES, RUNS, SEALED, TIME, blob_at, slot_at
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.quarantine import Quarantine
 from tasks.exchange.succession import with_retired_keys
@@ -70,13 +71,12 @@ class MailboxService(http.server.ThreadingHTTPServer):
         max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         self.mailbox = DirectoryMailbox(root)
+        self.shelves = {BODIES: self.mailbox.bodies, SEALED: BlobStore(root / SEALED)}
         remove_scraps(root)
         self.quarantine = Quarantine(root / "quarantine")
         self._earlier = [(each.roster, until) for each, until in earlier]
         self.roster = with_retired_keys(roster, earlier=[each for each, _ in earlier])
-        self.readers = frozenset(
-            each.statement.name for each in roster.enrolments if each.statement.role == "auditor"
-        )
+        self.readers = frozenset(roster.auditors)
         self.max_blob_bytes = max_blob_bytes
         self._names: dict[bytes, tuple[str, datetime | None]] = {}
         for each, until in ((roster, None), *earlier):
@@ -179,7 +179,7 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         logger.debug("%s: %s", self.caller, format % args)
 
     def do_GET(self) -> None:
-        slot, digest = slot_at(self.path), blob_at(self.path)
+        slot, blob = slot_at(self.path), blob_at(self.path)
         if not self.caller:
             self._answer(HTTPStatus.FORBIDDEN)
         elif self.path == TIME:
@@ -189,8 +189,8 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         elif slot is not None:
             found = self.server.mailbox.read(slot)
             self._answer(HTTPStatus.NOT_FOUND if found is None else HTTPStatus.OK, found or b"")
-        elif digest is not None:
-            self._send_blob(self.server.mailbox.blobs.root / digest)
+        elif blob is not None:
+            self._send_blob(self._path(*blob))
         else:
             self._answer(HTTPStatus.NOT_FOUND)
 
@@ -198,21 +198,26 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_PUT(self) -> None:
-        slot, digest, size = slot_at(self.path), blob_at(self.path), self._announced_size()
-        refusal = self._refusal(slot, digest, size)
+        slot, blob, size = slot_at(self.path), blob_at(self.path), self._announced_size()
+        refusal = self._refusal(slot, blob, size)
         if refusal is not None:
             self._refuse(refusal, unread=size or 0)
         elif slot is not None:
             self._keep_message(slot, self.rfile.read(size or 0))
-        elif digest is not None:
-            self._keep_blob(digest, size or 0)
+        elif blob is not None:
+            self._keep_blob(*blob, size or 0)
 
-    def _refusal(self, slot: Slot | None, digest: str | None, size: int | None) -> HTTPStatus | None:
+    def _path(self, shelf: str, name: str) -> Path:
+        return self.server.shelves[shelf].root / name
+
+    def _refusal(
+        self, slot: Slot | None, blob: tuple[str, str] | None, size: int | None
+    ) -> HTTPStatus | None:
         """Why a body is not even read."""
         may_write = self.caller and self.caller not in self.server.readers
         if not may_write or (slot is not None and slot.sender != self.caller):
             return HTTPStatus.FORBIDDEN
-        if slot is None and digest is None:
+        if slot is None and blob is None:
             return HTTPStatus.NOT_FOUND
         if size is None:
             return HTTPStatus.LENGTH_REQUIRED
@@ -220,11 +225,11 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if size > largest else None
 
     def do_DELETE(self) -> None:
-        digest = blob_at(self.path)
-        if self.caller != self.server.roster.coordinator or digest is None:
+        blob = blob_at(self.path)
+        if self.caller != self.server.roster.coordinator or blob is None:
             self._refuse(HTTPStatus.FORBIDDEN)
             return
-        (self.server.mailbox.blobs.root / digest).unlink(missing_ok=True)
+        self._path(*blob).unlink(missing_ok=True)
         self._answer(HTTPStatus.NO_CONTENT)
 
     def _keep_message(self, slot: Slot, data: bytes) -> None:
@@ -243,9 +248,11 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.CREATED)
 
-    def _keep_blob(self, digest: str, size: int) -> None:
+    def _keep_blob(self, shelf: str, name: str, size: int) -> None:
+        """A sealed blob's name is no digest: only who holds the run's key can tell that it is the one."""
+        digest = name if shelf == BODIES else None
         try:
-            kept = self.server.mailbox.blobs.take_in(self._body(size), sha256=digest, size=size)
+            kept = self.server.shelves[shelf].take_in(self._body(size), sha256=digest, size=size, name=name)
         except OSError as exc:
             self._demand_full(exc)
             self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, unread=size)

@@ -13,9 +13,29 @@ Fold = Annotated[int, Field(ge=0, le=4)]
 Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=5)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+BaselineName = Literal["logistic", "boosted"]
+BASELINES: tuple[BaselineName, ...] = ("logistic", "boosted")
+"""Models that a partner may set beside the network: a logistic regression, or boosted trees, per endpoint."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Machine(_Frozen):
+    """What a partner's own machine computes on. A local matter: no plan names it and no message carries it.
+
+    Args:
+        device: ``auto`` takes CUDA where there is one.
+        precision: Of matrix products; parameters, moments, losses and all that leaves the child stay float32.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "float32"
 
 
 class TrainingSettings(_Frozen):
@@ -29,6 +49,7 @@ class TrainingSettings(_Frozen):
             never touches is not decayed.
         proximal: Strength mu of the pull towards the shared model that the round began with (FedProx, Li et al.
             2020); on the trunk, which all partners share. 0 is none.
+        batches_per_epoch: Cut an epoch into so many batches, whatever their size; 0 cuts by ``batch_size``.
     """
 
     batch_size: int = Field(default=128, ge=1, le=65_536)
@@ -36,6 +57,7 @@ class TrainingSettings(_Frozen):
     dropout: float = Field(default=0.6, ge=0, lt=1)
     weight_decay: float = Field(default=1e-6, ge=0, le=1)
     proximal: float = Field(default=0, ge=0, le=10)
+    batches_per_epoch: int = Field(default=0, ge=0, le=100_000)
 
 
 class LocalSteps(_Frozen):
@@ -70,6 +92,40 @@ class LocalSteps(_Frozen):
     output: Path
 
 
+class MinibatchGradient(_Frozen):
+    """One minibatch at one partner: the gradient of the shared parameters, and a step of the partner's own head.
+
+    Args:
+        dataset: Prepared directory.
+        trunk: The round's shared model, safetensors.
+        head: The partner's last head; None draws one from ``head_seed``.
+        places: As in ``LocalSteps``.
+        optimizer: Adam's state of the head as the last round left it; None starts from zero.
+        head_seed: The partner's own seed for a first head.
+        order_seed: Shuffling of this epoch; the same for all its minibatches.
+        seed: Dropout of this minibatch.
+        batch: Number of the minibatch in its epoch, from 0; an epoch has ``settings.batches_per_epoch``.
+        loss_normalizer: What the summed loss is divided by; the same at every partner.
+        folds: Training folds.
+        output: Directory for ``gradient.npy``, ``head.safetensors`` and ``optimizer.safetensors``.
+    """
+
+    kind: Literal["minibatch_gradient"] = "minibatch_gradient"
+    dataset: Path
+    trunk: Path
+    head: Path | None = None
+    places: Path | None = None
+    optimizer: Path | None = None
+    head_seed: Seed
+    order_seed: Seed
+    seed: Seed
+    batch: int = Field(ge=0)
+    loss_normalizer: float = Field(gt=0)
+    folds: Folds = (1, 2, 3)
+    settings: TrainingSettings
+    output: Path
+
+
 class Centralised(_Frozen):
     """Train without federation and keep the best epoch: ``alone`` with one data set, ``pooled`` with several.
 
@@ -84,7 +140,7 @@ class Centralised(_Frozen):
         max_epochs: Passes over the training folds at most.
         patience: Stop after this many epochs without a better one; None never stops early.
         folds: Training folds.
-        validation_folds: Folds that choose the epoch: highest mean AUPRC over counted endpoints.
+        validation_folds: Folds that choose the epoch: highest mean AUPRC over counted endpoints. Empty keeps the last.
         min_per_class: Fewest labels of each class in the validation folds for an endpoint to count.
         learning_rate_decay: Factor on the learning rate after every ``decay_epochs`` epochs.
         decay_epochs: Epochs at one learning rate: as many as a round has.
@@ -100,7 +156,7 @@ class Centralised(_Frozen):
     max_epochs: int = Field(default=20, ge=1, le=1000)
     patience: int | None = Field(default=None, ge=1)
     folds: Folds = (1, 2, 3)
-    validation_folds: Folds = (4,)
+    validation_folds: Annotated[tuple[Fold, ...], Field(max_length=5)] = (4,)
     min_per_class: int = Field(default=5, ge=1)
     learning_rate_decay: float = Field(default=1, gt=0, le=1)
     decay_epochs: int = Field(default=1, ge=1)
@@ -114,7 +170,8 @@ class Score(_Frozen):
     Args:
         dataset: Prepared directory.
         trunk: Trunk or shared model, safetensors.
-        head: The partner's head, safetensors.
+        head: The partner's head, safetensors; None draws the first one from ``head_seed``, as ``LocalSteps`` does.
+        head_seed: The partner's own seed for a first head.
         places: As in ``LocalSteps``: rows of the shared model's catalogue head replace those of ``head``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
@@ -124,7 +181,8 @@ class Score(_Frozen):
     kind: Literal["score"] = "score"
     dataset: Path
     trunk: Path
-    head: Path
+    head: Path | None
+    head_seed: Seed = 0
     places: Path | None = None
     folds: Folds
     min_per_class: int = Field(default=5, ge=1)
@@ -132,12 +190,13 @@ class Score(_Frozen):
 
 
 class ScoreBaseline(_Frozen):
-    """Fit the outside baseline and score it: a logistic regression per endpoint, nothing shared.
+    """Fit an outside baseline and score it: one model per endpoint, nothing shared.
 
     Args:
         dataset: Prepared directory.
+        baseline: Which one.
         training_folds: What it is fitted on.
-        validation_folds: What chooses its regularization; scored into ``output/calibration``.
+        validation_folds: What tunes it; scored into ``output/calibration``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
         output: Directory for ``metrics.arrow`` and ``scores.arrow``, and ``calibration`` with the same files.
@@ -145,6 +204,7 @@ class ScoreBaseline(_Frozen):
 
     kind: Literal["score_baseline"] = "score_baseline"
     dataset: Path
+    baseline: BaselineName = "logistic"
     training_folds: Folds = (1, 2, 3)
     validation_folds: Folds = (4,)
     folds: Folds = (0,)
@@ -152,7 +212,9 @@ class ScoreBaseline(_Frozen):
     output: Path
 
 
-TrainingJob = Annotated[LocalSteps | Centralised | Score | ScoreBaseline, Field(discriminator="kind")]
+TrainingJob = Annotated[
+    LocalSteps | MinibatchGradient | Centralised | Score | ScoreBaseline, Field(discriminator="kind")
+]
 
 
 class Usage(_Frozen):
@@ -192,6 +254,19 @@ class LocalStepsResult(_Frozen):
     usage: Usage
 
 
+class MinibatchResult(_Frozen):
+    """The outcome of ``MinibatchGradient``: files, and the batch's summed loss and weight."""
+
+    kind: Literal["minibatch_gradient"] = "minibatch_gradient"
+    gradient: Path
+    head: Path
+    optimizer: Path
+    loss_sum: float
+    weight_sum: float
+    n_labels: int
+    usage: Usage
+
+
 class Epoch(_Frozen):
     """One line of a training history."""
 
@@ -221,7 +296,9 @@ class ScoreResult(_Frozen):
     usage: Usage
 
 
-TrainingResult = Annotated[LocalStepsResult | CentralisedResult | ScoreResult, Field(discriminator="kind")]
+TrainingResult = Annotated[
+    LocalStepsResult | MinibatchResult | CentralisedResult | ScoreResult, Field(discriminator="kind")
+]
 
 JOB: TypeAdapter[TrainingJob] = TypeAdapter(TrainingJob)
 RESULT: TypeAdapter[TrainingResult] = TypeAdapter(TrainingResult)

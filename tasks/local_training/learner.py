@@ -20,9 +20,12 @@ from tasks.local_training.heads import LOGITS, HeadWork, head_work
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.network import dropout_with, features_behind
 from tasks.local_training.parameters import Parameters
-from tasks.local_training.sparse_products import sum_of_rows
+from tasks.local_training.place import CPU, Place, as_array
+from tasks.local_training.sparse_products import Pull, RowwiseMatrix, sum_of_rows
 
 EMBEDDING = "embedding.weight"
+ROWWISE = (EMBEDDING, "head.weight")
+"""Matrices with a row per bit and per endpoint: all but a few rows have gradient zero, or nearly so."""
 
 
 class Learner:
@@ -37,6 +40,7 @@ class Learner:
         generator: Source of dropout.
         loss_scale: Factor on the summed loss of a batch. It must come from this partner alone.
         work: How the head is computed; by default what is faster for these data.
+        place: Where, and how precisely.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Learner:
         generator: torch.Generator,
         loss_scale: float,
         work: HeadWork | None = None,
+        place: Place = CPU,
     ) -> None:
         self.dataset = dataset
         self.work = work or head_work(
@@ -57,16 +62,20 @@ class Learner:
             labels_per_molecule=float(np.diff(dataset.label_starts)[rows].mean()),
         )
         self.loss_scale = loss_scale
+        self.place = place
         self.active = dataset.used_bits(rows)
         self._place = np.zeros(trunk[EMBEDDING].shape[0], dtype=np.int64)
         self._place[self.active] = np.arange(len(self.active))
         self._weight = torch.from_numpy(dataset.endpoint_weight)
-        self._dropout = dropout_with(settings.dropout, generator)
+        self._dropout = dropout_with(settings.dropout, place.generator(generator))
         start = {name: array for name, array in trunk.items() if name != EMBEDDING}
         start |= {f"head.{name}": array for name, array in head.items()}
-        self.tensors = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
-        self.tensors[EMBEDDING] = torch.from_numpy(trunk[EMBEDDING][self.active])
-        self.tensors[EMBEDDING].grad = torch.zeros_like(self.tensors[EMBEDDING])
+        self.tensors = {
+            name: torch.tensor(array, device=place.device, requires_grad=True)
+            for name, array in start.items()
+        }
+        self.tensors[EMBEDDING] = place.put(trunk[EMBEDDING][self.active])
+        self.tensors |= {name: RowwiseMatrix.of(self.tensors[name]) for name in ROWWISE}
         self._proximal = settings.proximal
         self._start = (
             {name: self.tensors[name].detach().clone() for name in trunk} if settings.proximal else {}
@@ -81,29 +90,36 @@ class Learner:
         Returns:
             The summed weighted loss of the batch before the step, the summed weight, and the number of labels.
         """
-        bits, starts = self.dataset.fingerprints_of(rows)
-        labels = self.dataset.labels_of(rows)
-        touched, inverse = self._touched(self._place[bits])
-        weight, gradient = self.tensors[EMBEDDING], self.tensors[EMBEDDING].grad
-        assert gradient is not None  # noqa: S101 - set in __init__
-        part = weight.index_select(0, touched).requires_grad_()
-        embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
-        features = features_behind(embedded, self.tensors, dropout=self._dropout)
-        logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
-        loss, total_weight, n_labels = self._loss(logits, labels)
-        torch.autograd.backward(loss * self.loss_scale)
-        assert part.grad is not None  # noqa: S101 - backward has just run
-        gradient.index_copy_(0, touched, part.grad)
+        told = self.backward(rows)
         self._pull_to_start()
         self._adam.step()
-        if self._proximal:
-            gradient.zero_()
-        else:
-            gradient.index_fill_(0, touched, 0.0)
-        for name, tensor in self.tensors.items():
-            if name != EMBEDDING:
-                tensor.grad = None
+        return told
+
+    def backward(self, rows: npt.NDArray[np.int64]) -> tuple[float, float, int]:
+        """Leave the gradient of a batch's scaled loss with the tensors; nothing moves.
+
+        Returns:
+            What ``step`` returns.
+        """
+        bits, starts = self.dataset.fingerprints_of(rows)
+        labels = self.dataset.labels_of(rows)
+        products = sum_of_rows(self.tensors[EMBEDDING], bits=self._place[bits], starts=starts)
+        embedded = products + self.tensors["embedding.bias"]
+        with self.place.precision():
+            features = features_behind(embedded, self.tensors, dropout=self._dropout)
+            logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
+        logits = logits.float().cpu()  # one number a label: its loss is computed where the labels are
+        loss, total_weight, n_labels = self._loss(logits, labels)
+        torch.autograd.backward(loss * self.loss_scale)
         return float(loss.detach()), total_weight, n_labels
+
+    def gradients(self) -> Parameters:
+        """What ``backward`` left, each as large as its tensor; of the embedding, the rows that take part."""
+        left = {
+            name: tensor.whole_gradient() if isinstance(tensor, RowwiseMatrix) else tensor.grad
+            for name, tensor in self.tensors.items()
+        }
+        return {name: as_array(gradient) for name, gradient in left.items() if gradient is not None}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the steps that follow."""
@@ -115,15 +131,15 @@ class Learner:
 
     def head_arrays(self) -> Parameters:
         """Copy the head."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in self.head().items()}
+        return {name: np.array(as_array(tensor)) for name, tensor in self.head().items()}
 
     def write_trunk(self, trunk: Parameters) -> None:
         """Write the trained trunk into arrays that hold the trunk this learner started from."""
         for name, array in trunk.items():
             if name == EMBEDDING:
-                array[self.active] = self.tensors[name].numpy()
+                array[self.active] = as_array(self.tensors[name])
             else:
-                array[...] = self.tensors[name].detach().numpy()
+                array[...] = as_array(self.tensors[name])
 
     def optimizer_state(self) -> Parameters:
         """Adam's state, and the trunk rows that its moments belong to."""
@@ -141,22 +157,16 @@ class Learner:
         self._adam.resume(moments)
         return self
 
-    @torch.no_grad()
     def _pull_to_start(self) -> None:
         """Add the gradient of ``mu / 2 |trunk - start|^2``."""
         for name, start in self._start.items():
-            gradient = self.tensors[name].grad
-            assert gradient is not None  # noqa: S101 - backward has just run
-            gradient.add_(self.tensors[name] - start, alpha=self._proximal)
-
-    def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, npt.NDArray[np.int64]]:
-        """The distinct active rows of a batch, ascending, and each bit's position among them."""
-        seen = np.zeros(len(self.active), dtype=bool)
-        seen[places] = True
-        touched = np.flatnonzero(seen)
-        position = np.empty(len(self.active), dtype=np.int64)
-        position[touched] = np.arange(len(touched))
-        return torch.from_numpy(touched), position[places]
+            tensor = self.tensors[name]
+            pull = Pull(tensor, start, strength=self._proximal)
+            if isinstance(tensor, RowwiseMatrix):
+                tensor.gradients.append(pull)
+            else:
+                assert tensor.grad is not None  # noqa: S101 - backward has just run
+                tensor.grad += pull.whole()
 
     def _loss(self, logits: Tensor, labels: Labels) -> tuple[Tensor, float, int]:
         weight = self._weight.index_select(0, torch.from_numpy(labels.endpoint))

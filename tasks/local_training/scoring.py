@@ -16,19 +16,30 @@ from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import Means
 from tasks.local_training.network import embed, features_behind, logits_of, observed, without_dropout
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.place import CPU, Place
 
 BATCH_SIZE = 4096
 """Structures predicted at a time: bounds memory at 4,096 x n_endpoints logits."""
 
 
-def predict(dataset: PreparedDataset, folds: Sequence[int], *, trunk: Parameters, head: Parameters) -> Scores:
-    """Predict all observed labels of some folds, without dropout."""
+def predict(
+    dataset: PreparedDataset,
+    folds: Sequence[int],
+    *,
+    trunk: Parameters,
+    head: Parameters,
+    place: Place = CPU,
+) -> Scores:
+    """Predict all observed labels of some folds, without dropout; ``place`` says where, and how precisely."""
     rows = dataset.rows(folds)
     batches = [rows[start : start + BATCH_SIZE] for start in range(0, max(len(rows), 1), BATCH_SIZE)]
-    trunk_tensors = {name: torch.from_numpy(array) for name, array in trunk.items()}
-    head_tensors = {name: torch.from_numpy(array) for name, array in head.items()}
-    with torch.no_grad():
-        parts = [_predict_batch(dataset, batch, trunk=trunk_tensors, head=head_tensors) for batch in batches]
+    trunk_tensors = {name: place.put(array) for name, array in trunk.items()}
+    head_tensors = {name: place.put(array) for name, array in head.items()}
+    with torch.no_grad(), place.precision():
+        parts = [
+            _predict_batch(dataset, batch, trunk=trunk_tensors, head=head_tensors, place=place)
+            for batch in batches
+        ]
     return Scores(
         structure=np.concatenate([part.structure for part in parts]),
         endpoint=np.concatenate([part.endpoint for part in parts]),
@@ -43,22 +54,23 @@ def _predict_batch(
     *,
     trunk: Mapping[str, torch.Tensor],
     head: Mapping[str, torch.Tensor],
+    place: Place,
 ) -> Scores:
     bits, starts = dataset.fingerprints_of(rows)
     embedded = embed(
         trunk["embedding.weight"],
         trunk["embedding.bias"],
-        bits=torch.from_numpy(bits.astype(np.int64)),
-        starts=torch.from_numpy(starts),
+        bits=place.put(bits.astype(np.int64)),
+        starts=place.put(starts),
     )
     logits = logits_of(features_behind(embedded, trunk, dropout=without_dropout), head)
     labels = dataset.labels_of(rows)
-    picked = observed(logits, row=torch.from_numpy(labels.row), endpoint=torch.from_numpy(labels.endpoint))
+    picked = observed(logits, row=place.put(labels.row), endpoint=place.put(labels.endpoint))
     return Scores(
         structure=rows[labels.row],
         endpoint=labels.endpoint,
         label=labels.value.astype(np.int8),
-        probability=torch.sigmoid(picked.double()).numpy(),
+        probability=torch.sigmoid(picked.double()).cpu().numpy(),
     )
 
 

@@ -7,7 +7,7 @@ Source: FedAvg local update (McMahan et al. 2017, Algorithm 1 ``ClientUpdate``) 
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,20 @@ import torch
 from data_contracts.errors import ContractViolation, UpdateMismatch
 from tasks.evaluation.metric_tables import metrics_table, write_table
 from tasks.evaluation.score_tables import CALIBRATION, Scores, scores_table
+from tasks.local_training.baseline import Baseline, best_logistic
+from tasks.local_training.boosted_trees import best_boosted
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import (
+    BaselineName,
     Centralised,
     CentralisedResult,
     Epoch,
     LocalSteps,
     LocalStepsResult,
+    Machine,
+    Means,
+    MinibatchGradient,
+    MinibatchResult,
     Score,
     ScoreBaseline,
     ScoreResult,
@@ -33,6 +40,7 @@ from tasks.local_training.jobs import (
     Usage,
 )
 from tasks.local_training.learner import Learner
+from tasks.local_training.minibatch import minibatch_gradient
 from tasks.local_training.parameters import (
     Parameters,
     check_layout,
@@ -43,6 +51,7 @@ from tasks.local_training.parameters import (
     write_parameters,
     write_vector,
 )
+from tasks.local_training.place import Place, place_of
 from tasks.local_training.scoring import means_of, measure, predict
 from tasks.local_training.shared_model import (
     layout_of_shared,
@@ -54,29 +63,40 @@ from tasks.local_training.shared_model import (
 )
 
 Rows = npt.NDArray[np.int64]
+IN_MAIN_MEMORY = Machine(device="cpu")
+
+FITS: dict[BaselineName, Callable[..., Baseline]] = {"logistic": best_logistic, "boosted": best_boosted}
 
 
-def train(job: TrainingJob) -> TrainingResult:
+def train(job: TrainingJob, *, machine: Machine = IN_MAIN_MEMORY) -> TrainingResult:
     """Do one job and write its files.
 
     Call it in the training child only: it fixes torch to one thread.
 
+    Args:
+        job: What to do.
+        machine: What to compute on.
+
     Raises:
         ContractViolation: If the prepared data set is not sound, or has nothing to train on.
         UpdateMismatch: If trunk, head or optimizer state are damaged or do not fit the data set.
+        SettingsError: If the machine lacks the device.
     """
     torch.set_num_threads(1)
+    place = place_of(machine)
     job.output.mkdir(parents=True, exist_ok=True)
     if isinstance(job, LocalSteps):
-        return _local_steps(job)
+        return _local_steps(job, place=place)
+    if isinstance(job, MinibatchGradient):
+        return _minibatch_gradient(job, place=place)
     if isinstance(job, Centralised):
-        return _centralised(job)
+        return _centralised(job, place=place)
     if isinstance(job, ScoreBaseline):
         return _score_baseline(job)
-    return _score(job)
+    return _score(job, place=place)
 
 
-def _local_steps(job: LocalSteps) -> LocalStepsResult:
+def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
     shared, before = read_shared(read_parameters(job.trunk))
@@ -94,6 +114,7 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
         settings=job.settings,
         generator=generator,
         loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        place=place,
     )
     if job.optimizer is not None:
         learner.resume(read_parameters(job.optimizer))
@@ -124,7 +145,25 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     )
 
 
-def _centralised(job: Centralised) -> CentralisedResult:
+def _minibatch_gradient(job: MinibatchGradient, *, place: Place) -> MinibatchResult:
+    meter = _Meter()
+    dataset = PreparedDataset.open(job.dataset)
+    rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    hidden = len(read_parameters(job.trunk)["embedding.bias"])
+    head = _head(job.head, dataset, hidden=hidden, seed=job.head_seed)
+    loss_sum, weight_sum, n_labels = minibatch_gradient(job, dataset, rows, head=head, place=place)
+    return MinibatchResult(
+        gradient=job.output / "gradient.npy",
+        head=job.output / "head.safetensors",
+        optimizer=job.output / "optimizer.safetensors",
+        loss_sum=loss_sum,
+        weight_sum=weight_sum,
+        n_labels=n_labels,
+        usage=meter.usage(),
+    )
+
+
+def _centralised(job: Centralised, *, place: Place) -> CentralisedResult:
     meter = _Meter()
     if len(job.head_seeds) != len(job.datasets):
         raise UpdateMismatch(
@@ -145,13 +184,13 @@ def _centralised(job: Centralised) -> CentralisedResult:
         settings=job.settings,
         generator=generator,
         loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        place=place,
     )
     history: list[Epoch] = []
     best, best_value = 0, -np.inf
     batches = _batches(rows, job.settings, generator)
     for number in range(1, job.max_epochs + 1):
-        decays = (number - 1) // job.decay_epochs
-        learner.set_learning_rate(job.settings.learning_rate * job.learning_rate_decay**decays)
+        learner.set_learning_rate(_learning_rate(job, number))
         totals = np.zeros(3)
         for _, batch in zip(range(_steps_per_epoch(len(rows), job.settings)), batches, strict=False):
             totals += learner.step(batch)
@@ -160,8 +199,9 @@ def _centralised(job: Centralised) -> CentralisedResult:
             job, dataset, learner, trunk=trunk, number=number, training_loss=totals[0] / totals[1]
         )
         history.append(epoch)
-        if _selection_value(epoch) > best_value:
-            best, best_value = number, _selection_value(epoch)
+        value = _selection_value(epoch) if job.validation_folds else float(number)
+        if value > best_value:
+            best, best_value = number, value
             _write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
         elif job.patience is not None and number - best >= job.patience:
             break
@@ -175,24 +215,22 @@ def _centralised(job: Centralised) -> CentralisedResult:
     )
 
 
-def _score(job: Score) -> ScoreResult:
+def _score(job: Score, *, place: Place) -> ScoreResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
     shared = read_parameters(job.trunk)
     layout_of_shared(shared)
     trunk, catalogue = split_shared(shared)
-    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=0)
+    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
     head = with_catalogue(head, catalogue, read_places(job.places))
-    scores = predict(dataset, job.folds, trunk=trunk, head=head)
+    scores = predict(dataset, job.folds, trunk=trunk, head=head, place=place)
     return _scored(dataset, scores, job.output, min_per_class=job.min_per_class, meter=meter)
 
 
 def _score_baseline(job: ScoreBaseline) -> ScoreResult:
-    from tasks.local_training.baseline import best_baseline
-
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset)
-    found = best_baseline(
+    found = FITS[job.baseline](
         dataset,
         job.training_folds,
         validation_folds=job.validation_folds,
@@ -235,9 +273,18 @@ def _validated(
     number: int,
     training_loss: float,
 ) -> Epoch:
-    scores = predict(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
+    if not job.validation_folds:
+        nothing = Means(n_endpoints=0, auroc=None, auprc=None, log_loss=None)
+        return Epoch(epoch=number, training_loss=training_loss, validation=nothing)
+    scores = predict(
+        dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays(), place=learner.place
+    )
     means = means_of(measure(dataset, scores), dataset, min_per_class=job.min_per_class)
     return Epoch(epoch=number, training_loss=training_loss, validation=means)
+
+
+def _learning_rate(job: Centralised, epoch: int) -> float:
+    return float(job.settings.learning_rate * job.learning_rate_decay ** ((epoch - 1) // job.decay_epochs))
 
 
 def _selection_value(epoch: Epoch) -> float:
@@ -282,7 +329,7 @@ def _training_rows(dataset: PreparedDataset, folds: tuple[int, ...], *, who: str
 
 
 def _steps_per_epoch(n_rows: int, settings: TrainingSettings) -> int:
-    return max(1, round(n_rows / settings.batch_size))
+    return settings.batches_per_epoch or max(1, round(n_rows / settings.batch_size))
 
 
 def _loss_scale(dataset: PreparedDataset, rows: Rows, *, settings: TrainingSettings) -> float:

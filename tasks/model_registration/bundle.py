@@ -29,9 +29,12 @@ from tasks.local_training.parameters import (
     read_parameters,
 )
 from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
-from tasks.model_registration import scoring
+from tasks.model_registration import molecules, scoring
+from tasks.model_registration.recipe import ModelRecipe, RecipeCard
+from tasks.studies.phases import Phase
 
 Sha256 = str
+DEFAULT_RECIPE = ModelRecipe()
 
 
 class DataOrigin(BaseModel):
@@ -79,9 +82,12 @@ class ModelCard(BaseModel):
     n_layers: int
     fingerprint: dict[str, str | int | bool]
     standardization: str
+    recipe: RecipeCard | None = None
     data: DataOrigin
     validation: Validation | None
     conformal_levels: tuple[float, ...] = ()
+    phase: Phase = "standard"
+    reliability_from: str | None = Field(default=None, max_length=200)
     sha256: dict[str, Sha256]
 
     @property
@@ -120,6 +126,9 @@ def write_bundle(
     data: DataOrigin,
     validation: Validation | None,
     reliability: Mapping[str, FloatArray] | None = None,
+    recipe: ModelRecipe = DEFAULT_RECIPE,
+    phase: Phase = "standard",
+    reliability_from: str | None = None,
 ) -> ModelCard:
     """Write a model's directory; the same arguments give the same bytes.
 
@@ -133,25 +142,37 @@ def write_bundle(
         validation: The number that decides whether this version becomes champion.
         reliability: What says how far predictions can be believed, from ``reliability.reliability_of``; None for a
             trunk, or if the model was not calibrated.
+        recipe: How the training structures were prepared; by default the profile ``simple``.
+        phase: Which folds it was trained on.
+        reliability_from: In words, which model's scores of which fold the reliability was learnt on.
 
     Returns:
         The card.
 
     Raises:
-        UpdateMismatch: If trunk, head and endpoints do not fit together.
+        UpdateMismatch: If trunk, head, endpoints and recipe do not fit together.
     """
     layout = layout_of(trunk)
     n_bits, hidden = trunk["embedding.weight"].shape
     if (head is None) != (len(endpoints) == 0):
         raise UpdateMismatch(f"a model has a head and endpoints, or neither; got {len(endpoints)} endpoints")
+    if recipe.fingerprint["n_bits"] != n_bits:
+        raise UpdateMismatch(
+            f"the trunk reads {n_bits} bits, the recipe makes {recipe.fingerprint['n_bits']}; was it another profile's?"
+        )
     if head is not None:
         check_layout(head, head_layout(len(endpoints), hidden))
     if reliability is not None:
         check_layout(reliability, reliability_layout(len(endpoints), n_bits=n_bits))
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {**trunk, **(head or {}), **(reliability or {})}
+    weights = {
+        **trunk,
+        **(head or {}),
+        **(reliability or {}),
+        **recipe.arrays(has_head=head is not None),
+    }
     replace_whole(directory / scoring.WEIGHTS, [save({name: weights[name] for name in sorted(weights)})])
-    for module in (standardization, fingerprints, scoring):
+    for module in (standardization, fingerprints, molecules, scoring):
         source = _source_of(module)
         shutil.copyfile(source, directory / source.name)
     card = ModelCard(
@@ -161,11 +182,14 @@ def write_bundle(
         hidden=hidden,
         n_bits=n_bits,
         n_layers=(len(layout) - 2) // 2,
-        fingerprint=dict(fingerprints.FINGERPRINT),
-        standardization=standardization.PROFILE,
+        fingerprint=recipe.fingerprint,
+        standardization=recipe.standardization,
+        recipe=recipe.card(),
         data=data,
         validation=validation,
         conformal_levels=LEVELS if reliability is not None else (),
+        phase=phase,
+        reliability_from=reliability_from if reliability is not None else None,
         sha256={name: sha256_of(directory / name) for name in (scoring.WEIGHTS, *scoring.SOURCES)},
     )
     replace_whole(directory / scoring.CARD, [canonical_bytes(card.model_dump(mode="json"))])

@@ -98,7 +98,13 @@ def test_a_row_that_was_set_aside_has_a_reason(prepared, capsys, row, expected):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--endpoint", "nobody"], ["--row", "activities"], ["--row", "secrets:1"], ["--row", "activities:x"]],
+    [
+        ["--endpoint", "nobody"],
+        ["--row", "activities"],
+        ["--row", "secrets:1"],
+        ["--row", "activities:x"],
+        ["--row", "activities:63"],
+    ],
 )
 def test_what_cannot_be_explained_is_a_settings_error(prepared, capsys, arguments):
     assert main(["explain", str(prepared), *arguments]) == 2

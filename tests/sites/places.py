@@ -55,13 +55,16 @@ def policy(**changed):
     return Policy(**(granted | changed))
 
 
-def make(root: Path, name: str, *, role: str = "partner", address: str | None = None) -> SiteDirectory:
+def make(
+    root: Path, name: str, *, role: str = "partner", address: str | None = None, bucket: str | None = None
+) -> SiteDirectory:
     files = Files(assays=root / "t.csv", activities=root / "a.csv", structures=root / "s.csv")
     settings = SiteSettings(
         role=role,
         name=name,
         listen=address,
         files=files if role == "partner" else None,
+        mailbox=bucket,
         patience_seconds=0.3,
         answer_seconds=0.3,
         outage_seconds=20,
@@ -78,6 +81,12 @@ def make_all(root: Path, *, auditor: bool = False) -> Places:
     if auditor:
         sites["auditor"] = make(root, "auditor", role="auditor")
     return Places(sites)
+
+
+def make_around(root: Path, bucket: str) -> Places:
+    """Parties whose messages lie in object storage, and no mailbox."""
+    sites = {name: make(root, name, bucket=bucket) for name in PARTNERS}
+    return Places(sites | {"coordinator": make(root, "coordinator", role="coordinator", bucket=bucket)})
 
 
 def enrolled(places: Places) -> Places:

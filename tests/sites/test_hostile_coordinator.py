@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 
 from data_contracts.canonical_json import canonical_bytes, digest_of
-from data_contracts.envelope import Envelope, Head, Kind
+from data_contracts.envelope import Envelope, Head, Kind, Slot
 from data_contracts.errors import AgreementViolation, MotetError, ProtocolError, TooFewPartners
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
 from flows.enrolment import join_consortium
+from flows.run_keys import share_run_key
 from flows.settings import RunSettings
 from flows.site_run import next_run, participate
 from flows.site_settings import RunOpening
@@ -44,6 +45,7 @@ class HostileCoordinator:
         site = places.site("coordinator")
         self.run_id = run_id
         self.board, self.digest = site.board(run_id), site.roster.digest
+        share_run_key(site.open_board(run_id), key=site.run_key(run_id), roster=site.roster)
         self.identity = site.identity
         self.below = DirectoryMailbox(places.site("mailbox").path / "mailbox")
 
@@ -51,6 +53,9 @@ class HostileCoordinator:
         settings = SETTINGS.model_copy(update=changed)
         opening = RunOpening(roster=self.digest, settings=settings).model_dump(mode="json")
         self.board.post_json(Kind.RUN_OPENED, opening | (more or {}))
+
+    def sealed(self, content):
+        return self.board.seal().seal([content], slot=Slot(RUN, 0, 0, Kind.PLAN, "coordinator"))
 
     def plan(self, **changed):
         plan = RoundPlan(
@@ -75,7 +80,7 @@ class HostileCoordinator:
             kind=Kind.PLAN,
             sender="coordinator",
             plan_digest=digest or plan.digest,
-            body=self.below.put_body([content], contract="plan@1"),
+            body=self.below.put_body([self.sealed(content)], contract="sealed@1"),
         )
         signature = (identity or self.identity).sign(head.signed_bytes).hex()
         self.below.post(head.slot, Envelope(head=head, signature=signature).to_bytes())
