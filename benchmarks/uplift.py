@@ -26,6 +26,8 @@ from tasks.evaluation.uplift import CONFIDENCE, resampled_weights, riptop
 ARMS = ("single", "federated", "pooled", "logistic", "boosted")
 LEVELS = ("0.1", "0.2")
 N_BOOTSTRAP = 4000
+QUORUMS = (5, 10)
+"""The product's, and MELLODDY's: with few labels an endpoint is perfect by chance, and RIPtoP divides by next to nothing."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -51,6 +53,11 @@ class Endpoints:
         for name, value in wanted.items():
             keep &= np.array([found == value for found in self.table.column(name).to_pylist()])
         return Endpoints(self.table.filter(pa.array(keep)))
+
+    def with_labels(self, fewest: int) -> "Endpoints":
+        """The rows with so many actives and so many inactives in the test fold."""
+        few = np.minimum(self.column("n_active"), self.column("n_inactive"))
+        return Endpoints(self.table.filter(pa.array(few >= fewest)))
 
     def draws(self) -> Vector:
         """Resamples of assays, and of seeds if there are several."""
@@ -219,8 +226,11 @@ def main() -> None:
     found = Endpoints(pa.concat_tables(tables_of(chosen).values(), promote_options="permissive"))
     arms = [arm for arm in ARMS if found.has(arm)]
     print_seeds(found, arms)
-    print_metrics(found, arms)
-    print_conformal(found)
+    for fewest in QUORUMS:
+        quorate = found.with_labels(fewest)
+        print(f"Test folds with {fewest} of each class: {quorate.table.num_rows} (seed, company, endpoint)\n")
+        print_metrics(quorate, arms)
+        print_conformal(quorate)
 
 
 if __name__ == "__main__":

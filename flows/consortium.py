@@ -6,13 +6,13 @@ that separate sites run. Runs: on one machine, in a simulation. Source: own.
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect import flow, tags
 from prefect.runtime import flow_run
 
+from flows.cluster import executor_of
 from flows.federated_training import Coordinator, TrainedTrunk, discard_others, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
 from flows.partner import PartOutcome, take_part
@@ -22,6 +22,7 @@ from flows.settings import RunSettings
 from flows.sites import derive_key
 from flows.training_children import training_children
 from tasks.exchange.identity import Roster
+from tasks.featurization.executors import Executor
 from tasks.local_training.jobs import Centralised, Machine
 from tasks.local_training.parameters import initial_trunk, write_parameters
 from tasks.simulation.datasets import SimulatedDataset
@@ -43,6 +44,7 @@ async def consortium(
     settings: RunSettings | None = None,
     home: str = "motet-home",
     machine: Machine | None = None,
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Run a consortium of simulated companies to registered models; an interrupted run resumes.
 
@@ -51,16 +53,17 @@ async def consortium(
         settings: What to compute; None means the embedded data and the defaults.
         home: Directory of runs, models and services.
         machine: What is computed on; None takes CUDA where there is one.
+        dask: Scheduler of a Dask cluster to featurize on, or ``local``; None for processes of this machine.
 
     Returns:
         The consortium's result, as in ``result.json``.
     """
     run = open_or_create_run(home, settings=settings or RunSettings(), run_id=run_id)
     with run.held(), tags(f"run:{run.run_id}"):
-        return await perform(run, machine=machine or Machine())
+        return await perform(run, machine=machine or Machine(), dask=dask)
 
 
-async def perform(run: RunDirectory, *, machine: Machine) -> dict[str, Any]:
+async def perform(run: RunDirectory, *, machine: Machine, dask: str | None = None) -> dict[str, Any]:
     """Perform a run whose directory this process holds."""
     settings = run.settings
     dataset: SimulatedDataset = await simulated_companies(
@@ -83,7 +86,9 @@ async def perform(run: RunDirectory, *, machine: Machine) -> dict[str, Any]:
         report=report,
         earlier=run.earlier(),
     )
-    trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator, machine=machine)
+    trained, parts = await _everybody(
+        run, dataset, roster=roster, coordinator=coordinator, machine=machine, executor=executor_of(dask)
+    )
     finished = {
         name: await finish_partner(
             facts, run.partner(name), part, tracked=tracked[name], earlier=run.earlier(name)
@@ -110,6 +115,7 @@ async def _everybody(
     roster: Roster,
     coordinator: Coordinator,
     machine: Machine,
+    executor: Executor,
 ) -> tuple[TrainedTrunk, dict[str, PartOutcome]]:
     """Play all parts side by side, each by its own story."""
     async with training_children(machine) as run_job:
@@ -120,9 +126,9 @@ async def _everybody(
                 files=dataset.files(name),
                 rules=run.settings.rules,
                 run_job=run_job,
-                workers=max(1, (os.cpu_count() or 1) // 2),
                 earlier=run.earlier(name),
                 baselines=run.settings.baselines,
+                executor=executor,
             )
             for name in dataset.partners
         ]

@@ -5,6 +5,7 @@ Runs: on the partner. Source: own.
 """
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from tasks.studies.evaluation import EVALUATION, Arm
 from tasks.studies.phases import MEASURED
 from tasks.studies.training_parameters import TrainingParameters
 
+WORKERS = max(1, (os.cpu_count() or 1) // 2)
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
 
 
@@ -70,7 +72,8 @@ async def take_part(partner: Partner) -> PartOutcome:
         rules=partner.rules,
         secret=partner.site.secret_path("consortium_secret"),
         output=partner.prepared,
-        workers=partner.workers,
+        workers=WORKERS,
+        executor=partner.executor,
     )
     contributor = Contributor(
         board=partner.board,

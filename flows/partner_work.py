@@ -26,6 +26,7 @@ from flows.sites import Site
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.exchange.identity import secret_file
+from tasks.featurization.executors import Executor, Processes
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.prepared import REPORT
@@ -33,6 +34,7 @@ from tasks.featurization.reference_exchange import PreparationCheck, keyed_diges
 from tasks.local_training.baseline import missing
 from tasks.local_training.jobs import BaselineName, Centralised, Score
 from tasks.local_training.parameters import write_parameters
+from tasks.rounds.retention import vector_reference
 from tasks.rounds.study import Study
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
 from tasks.studies import catalogue as catalogue_study
@@ -48,6 +50,7 @@ from tasks.studies.training_parameters import TrainingParameters
 
 logger = logging.getLogger("motet")
 
+ONE_PROCESS = Processes(1)
 HEAD = "head.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 
@@ -80,7 +83,7 @@ class Partner:
         files: Its assays, activities and structures.
         rules: How the consortium prepares data.
         run_job: Runs a training job in a child process.
-        workers: Processes for featurization.
+        executor: Where its structures are featurized.
         accept: Refuses a plan that this site does not grant, before anything is computed.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         earlier: Its own earlier runs.
@@ -93,7 +96,7 @@ class Partner:
     files: PartnerFiles
     rules: PreparationRules
     run_job: RunJob
-    workers: int = 1
+    executor: Executor = ONE_PROCESS
     accept: Callable[[RoundPlan], None] = grant_everything
     pooled: Callable[[], Awaitable[Arm]] | None = None
     earlier: EarlierRuns = NO_RUNS
@@ -339,12 +342,23 @@ def leave_round(
         for name in (HEAD, OPTIMIZER):
             (directory / name).unlink(missing_ok=True)
     elif plan.study == QSAR_MINIBATCHES.name and parameters is not None:
-        before = partner.counted_before(plan.round)
-        passed = partner.counted_before(_number_of(before)) if before else None
-        if passed is not None:
-            (passed / OPTIMIZER).unlink(missing_ok=True)
-            if _number_of(passed) % parameters.evaluate_every:
-                (passed / HEAD).unlink(missing_ok=True)
+        _leave_minibatch(partner, plan, parameters)
+
+
+def _leave_minibatch(partner: Partner, plan: RoundPlan, parameters: TrainingParameters) -> None:
+    """Drop copies of vectors and models, and, between two scored rounds, older heads and optimizers."""
+    board = partner.board
+    vector = vector_reference(board, plan, board.identity.name)
+    is_candidate = (plan.round - 1) % parameters.evaluate_every == 0
+    for blob in (vector, None if is_candidate else plan.model_in):
+        if blob is not None:
+            board.mailbox.blobs.forget(blob)
+    before = partner.counted_before(plan.round)
+    passed = partner.counted_before(_number_of(before)) if before else None
+    if passed is not None:
+        (passed / OPTIMIZER).unlink(missing_ok=True)
+        if _number_of(passed) % parameters.evaluate_every:
+            (passed / HEAD).unlink(missing_ok=True)
 
 
 def _number_of(directory: Path) -> int:

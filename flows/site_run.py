@@ -5,7 +5,6 @@ them nothing but the mailbox. Runs: ``coordinate`` on the coordinator, ``partici
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError, SettingsError
 from data_contracts.plan import RoundPlan
 from flows.causes import named_cause
+from flows.cluster import executor_of
 from flows.consent import Elsewhere, answer_run, await_answers, demand_approval
 from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
@@ -160,12 +160,13 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
 
 
 @flow(name="partner", flow_run_name=_run_name, persist_result=False)
-async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
+async def participate(site: str, run_id: str | None = None, dask: str | None = None) -> dict[str, Any]:
     """Take part in a run; an interrupted run resumes.
 
     Args:
         site: The partner's directory.
         run_id: The run; None takes the next one that the coordinator opens.
+        dask: Scheduler of a Dask cluster to featurize on, or ``local``; None for what ``site.json`` says.
 
     Returns:
         The partner's own result.
@@ -176,12 +177,12 @@ async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
         chosen = run_id or await next_run(home)
         with tags(f"run:{chosen}"), refusals_on_record(home, chosen):
             try:
-                return await _participate(home, chosen)
+                return await _participate(home, chosen, dask=dask)
             except Elsewhere:
                 return {"run_id": chosen, "waits_for": "the data steward, on the page of another flow run"}
 
 
-async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
+async def _participate(home: SiteDirectory, chosen: str, *, dask: str | None) -> dict[str, Any]:
     home.demand_in_force(chosen, now=datetime.now(UTC))
     board = home.board(chosen)
     opening = await _opening(home, board)
@@ -198,12 +199,14 @@ async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
         run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
         home.keep_roster_of(chosen, home.roster_of(chosen))
         with run.held():
-            result = run.result or await _work(home, run, board, opening)
+            result = run.result or await _work(home, run, board, opening, dask=dask)
         page.figures |= own_figures(result["uplift"])
         return result
 
 
-async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening) -> dict[str, Any]:
+async def _work(
+    home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening, *, dask: str | None
+) -> dict[str, Any]:
     site, files = home.in_run(run.run_id), home.settings.files
     assert files is not None  # noqa: S101 - a partner has them
     simulated = opening.simulated_assays or home.settings.simulated_assays
@@ -217,7 +220,7 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
                 files=PartnerFiles(**files.model_dump()),
                 rules=opening.settings.rules,
                 run_job=run_job,
-                workers=max(1, (os.cpu_count() or 1) // 2),
+                executor=executor_of(dask or home.settings.dask),
                 accept=gate(home, board, opening),
                 earlier=home.earlier,
                 baselines=opening.settings.baselines,

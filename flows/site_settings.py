@@ -51,6 +51,7 @@ class SiteSettings(BaseModel):
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
         mailbox: Of a consortium whose messages lie in object storage, where: ``s3://bucket/prefix``.
+        dask: Of a partner, the scheduler of its own Dask cluster to featurize on, or ``local``; else None.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
         machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
@@ -71,6 +72,9 @@ class SiteSettings(BaseModel):
     mailbox: str | None = Field(
         default=None,
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}$",
+    )
+    dask: str | None = Field(
+        default=None, pattern=r"^(local|(tcp|tls)://[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5})$"
     )
     simulated_assays: bool = False
     machine: Machine = Machine()

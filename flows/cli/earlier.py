@@ -12,7 +12,7 @@ from typing import Any
 from data_contracts.errors import SettingsError
 from flows.earlier_runs import EarlierRuns, kept, resolve_start
 from flows.run_directory import RunDirectory
-from flows.settings import RunSettings
+from flows.settings import RunSettings, settings_from
 from tasks.featurization.preparation_rules import PROFILES, rules_of
 from tasks.studies.phases import Phase
 
@@ -55,9 +55,16 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     try:
         data = path.read_bytes()
-        found = yaml.safe_load(data) if len(data) <= MAX_FILE_BYTES else None
+        if len(data) > MAX_FILE_BYTES:
+            found = None
+        elif path.suffix == ".json":  # YAML would read 1e-06 as a word
+            found = json.loads(data)
+        else:
+            found = yaml.safe_load(data)
     except OSError:
         raise SettingsError(f"there is no readable file '{path.name}'") from None
+    except ValueError:
+        raise SettingsError(f"{path.name} is no JSON") from None
     except yaml.YAMLError as exc:
         place = getattr(exc, "problem_mark", None)
         raise SettingsError(
@@ -114,7 +121,8 @@ def _followed(given: dict[str, Any], home: Path, earlier: EarlierRuns) -> dict[s
     changed = {name: given[name] for name in BESIDE_TRAINING if given.get(name) is not None}
     following = run.settings.model_dump() | changed
     following |= {"phase": phase, "rounds": record.best_round, "rounds_from": run_id, "patience": 0}
-    differ = sorted(name for name, value in given.items() if value is not None and value != following[name])
+    asked = settings_from(following | {name: value for name, value in given.items() if value is not None})
+    differ = sorted(name for name, value in asked.model_dump().items() if value != following[name])
     if differ:
         raise SettingsError(
             f"--rounds-from: run '{run_id}' had other settings of {', '.join(differ)}",
@@ -130,9 +138,3 @@ def _run_of_model(uri: str, home: Path) -> str:
 
     version = find_version(home / "mlflow" / "mlflow.db", uri.removeprefix("models:/"))
     return read_card(version.bundle).run_id
-
-
-def write_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write settings as a file for ``--settings``: JSON, which is YAML too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

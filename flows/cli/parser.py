@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.cli.data_parser import add_data_commands, add_own_formats
+from flows.cli.data_parser import add_dask, add_data_commands, add_own_formats
 from flows.cli.people_parser import add_membership_commands, add_steward_commands, add_until
 from flows.cli.training_parser import add_course, add_search
 
@@ -152,6 +152,7 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     add_course(run)
     _add_training(run)
     _add_machine(run)
+    add_dask(run.add_argument_group("where to featurize (default: processes of this machine)"))
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
@@ -278,6 +279,7 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
     text = "on a partner: take part in the next run, or in a named one; the same command resumes it"
     join = _add(commands, shared, "join", text, handler="flows.cli.sites:join", example="motet join")
     join.add_argument("--run-id", help="name of the run (default: the next one that the coordinator opens)")
+    add_dask(join)
     text = "on the coordinator: lead a run of all partners; the same command resumes it"
     example = "motet lead --data-set qsar-2026 --run-id first --rounds 20 --hidden 400"
     lead = _add(commands, shared, "lead", text, handler="flows.cli.sites:lead", example=example)

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         _say(f"run {found.run_id} in {found.path}\nstarting Prefect")
         with prefect_server(found.home) as server:
             os.environ.update(server.environment)
-            _perform(found, machine=machine, verbose=arguments.verbose)
+            _perform(found, machine=machine, dask=arguments.dask, verbose=arguments.verbose)
     else:
         _say(f"run {found.run_id} is finished already; this is its result")
     return _report(found)
@@ -71,14 +71,14 @@ def _import_own_files(arguments: argparse.Namespace) -> str:
     return str(own_files(arguments).path.resolve())
 
 
-def _perform(found: RunDirectory, *, machine: Machine, verbose: bool) -> None:
+def _perform(found: RunDirectory, *, machine: Machine, dask: str | None, verbose: bool) -> None:
     """Run the flow; Prefect is imported only now, when its environment stands."""
 
     async def consortium_run() -> Any:
         from flows.consortium import consortium
 
         return await consortium(
-            run_id=found.run_id, settings=found.settings, home=str(found.home), machine=machine
+            run_id=found.run_id, settings=found.settings, home=str(found.home), machine=machine, dask=dask
         )
 
     perform(consortium_run, verbose=verbose)

@@ -13,6 +13,7 @@ from data_contracts.errors import SettingsError
 from flows.cli.earlier import read_mapping
 from flows.cli.performing import log_to_terminal, perform
 from flows.cli.tables import print_table
+from flows.search_space import open_search, parse_space
 from flows.services import prefect_server
 
 NAME = r"[a-z0-9][a-z0-9-]{2,47}"
@@ -23,19 +24,19 @@ def search(arguments: argparse.Namespace) -> dict[str, Any]:
     log_to_terminal(verbose=arguments.verbose)
     if not re.fullmatch(NAME, arguments.name):
         raise SettingsError("--name must be 3 to 48 lower-case letters, digits and hyphens")
-    values = read_mapping(arguments.space)
     home = Path(arguments.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    with prefect_server(home) as server:
-        os.environ.update(server.environment)
-        from flows.search import open_search, parse_space
+    space = parse_space(read_mapping(arguments.space), file=arguments.space.name)
+    open_search(home, arguments.name, space=space, base=_base(arguments))
+
+    async def perform_search() -> Any:
         from flows.search import search as search_flow
 
-        space = parse_space(values, file=arguments.space.name)
-        open_search(home, arguments.name, space=space, base=_base(arguments))
-        result: dict[str, Any] = perform(
-            lambda: search_flow(name=arguments.name, home=str(home)), verbose=arguments.verbose
-        )
+        return await search_flow(name=arguments.name, home=str(home))
+
+    with prefect_server(home) as server:
+        os.environ.update(server.environment)
+        result: dict[str, Any] = perform(perform_search, verbose=arguments.verbose)
     columns = list(result["trials"][0])
     print_table(columns, [[row.get(column) for column in columns] for row in result["trials"]])
     print(f"\nbest: {result['best']['trial']}\nreport on it: motet run --settings {result['settings']}")

@@ -129,7 +129,8 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
         from flows.site_run import participate
 
         result: dict[str, Any] = perform(
-            lambda: participate(site=str(site.path), run_id=arguments.run_id), verbose=arguments.verbose
+            lambda: participate(site=str(site.path), run_id=arguments.run_id, dask=arguments.dask),
+            verbose=arguments.verbose,
         )
     if result["model"] is not None:
         print(f"{site.name:<12} registered {result['model']}")

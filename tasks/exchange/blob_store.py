@@ -122,6 +122,10 @@ class BlobStore:
         """Remove a blob that no later round needs; its reference stays valid evidence of what it was."""
         self.path(reference).unlink(missing_ok=True)
 
+    def forget(self, reference: BlobReference) -> None:
+        """Drop this party's own copy of a blob that the mailbox has; where this store is the mailbox there is none."""
+        del reference
+
 
 class _NotAsAnnouncedError(Exception):
     """Bytes are not those of their digest."""

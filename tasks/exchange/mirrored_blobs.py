@@ -95,6 +95,10 @@ class MirroredBlobs(BlobStore):
             )
 
     @override
+    def forget(self, reference: BlobReference) -> None:
+        super().discard(reference)
+
+    @override
     def discard(self, reference: BlobReference) -> None:
         super().discard(reference)
         self._remote.remove(self._name(reference))

@@ -52,10 +52,10 @@ async def train_once(output: Path, make_job: Callable[[], Centralised], *, run_j
     if not (output / COMPLETE).exists():
         job = make_job()
         result: CentralisedResult = await run_job(job)
-        chosen = result.history[result.best_epoch - 1].validation
+        figures = {epoch.epoch: epoch.validation.auprc for epoch in result.history}
         record = TrainedArm(
             best_epoch=result.best_epoch,
-            auprc=chosen.auprc,
+            auprc=figures.get(result.best_epoch),
             settings=job.settings,
             learning_rate_decay=job.learning_rate_decay,
             decay_epochs=job.decay_epochs,

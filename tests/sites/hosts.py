@@ -202,6 +202,7 @@ def begin(hosts, dataset, *, training=TRAINING):
     hosts.start("mailbox", serve)
     for name in PARTNERS:
         hosts.start(name, join)
+        hosts.await_message(f"roster-*/r00000-a0/roster-accepted/{name}.json")  # one Prefect starts at a time
     looked = hosts.do("partner-a", doctor, check=False), hosts.do("coordinator", doctor_again, check=False)
     assert all(f"answers at {hosts.address}" in each.stdout for each in looked)
     (hosts.at("coordinator") / "catalogue.txt").write_text("\n".join(dataset.catalogue))
