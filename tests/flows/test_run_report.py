@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.cli.run import _report as print_report
 from flows.finishing import NOTHING_COMPARED, _report
-from flows.partner import _installed
+from flows.partner_work import _installed
 from flows.reporting import _bars
 from flows.run_directory import RunDirectory
 from tasks.evaluation.metric_tables import metrics_table, write_table
