@@ -73,7 +73,7 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
     coordinator = Coordinator(
         board=run.coordinator.board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
         settings=settings,
-        listed=dataset.catalogue if settings.catalogue_heads else (),
+        listed=_listed(dataset, settings),
         report=report,
     )
     trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator)
@@ -91,6 +91,14 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
     )
     discard_others(coordinator, trained)
     return result
+
+
+def _listed(dataset: SimulatedDataset, settings: RunSettings) -> tuple[str, ...]:
+    """What the companies offer each other, by what the run learns."""
+    if not settings.catalogue_heads:
+        return ()
+    classes = dataset.catalogue if settings.modality != "regression" else ()
+    return classes if settings.modality == "classification" else (*classes, *dataset.regression_catalogue)
 
 
 async def _everybody(
@@ -174,6 +182,7 @@ class PooledArm:
         return Centralised(
             kind="pooled",
             datasets=tuple(partner.prepared for partner in self._partners),
+            modality=self._parameters.modality,
             trunk=start,
             places=tuple(partner.places for partner in self._partners),
             head_seeds=tuple(partner.site.seed("head") for partner in self._partners),

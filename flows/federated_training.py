@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_contracts.envelope import Kind
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
 from flows.settings import RunSettings
+from tasks.evaluation.metrics import selection_value
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import Board
 from tasks.local_training.shared_model import initial_shared
@@ -114,21 +115,26 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         validation[round_number - 1] = _validation(coordinator, outcome)
         if parameters.server_state is not None:
             states.append(parameters.server_state)
-        if _is_over(validation, patience=coordinator.settings.patience):
+        if _is_over(
+            validation, patience=coordinator.settings.patience, modality=coordinator.settings.modality
+        ):
             break
     last = max(trunks)
     outcome = await _evaluate(
         coordinator,
         last + 1,
-        EvaluationParameters(split="validation", after_round=last, arms=1),
+        EvaluationParameters(
+            split="validation", after_round=last, arms=1, modality=coordinator.settings.modality
+        ),
         trunks[last],
     )
     validation[last] = _validation(coordinator, outcome)
-    best = _best_round(validation, last=last)
+    best = _best_round(validation, last=last, modality=coordinator.settings.modality)
     arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
-    outcome = await _evaluate(
-        coordinator, last + 2, EvaluationParameters(split="test", after_round=best, arms=arms), trunks[best]
+    asked = EvaluationParameters(
+        split="test", after_round=best, arms=arms, modality=coordinator.settings.modality
     )
+    outcome = await _evaluate(coordinator, last + 2, asked, trunks[best])
     coordinator.board.post_json(Kind.RUN_CLOSED, {"best_round": best, "trunk": trunks[best].model_dump()})
     return TrainedTrunk(
         trunk=trunks[best],
@@ -149,7 +155,10 @@ async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
     """Count who trains the listed endpoints, and keep those that enough partners train."""
     listed = catalogue_study.publish_list(coordinator.board.mailbox.blobs, coordinator.listed)
     lanes = catalogue_study.lanes(len(coordinator.listed))
-    parameters = {"n_partners": len(coordinator.board.roster.partners)}
+    parameters = {
+        "n_partners": len(coordinator.board.roster.partners),
+        "modality": coordinator.settings.modality,
+    }
     return await _round(coordinator, 0, study=CATALOGUE, lanes=lanes, parameters=parameters, trunk=listed)
 
 
@@ -216,17 +225,23 @@ def _validation(coordinator: Coordinator, outcome: Mapping[str, Any]) -> dict[st
     }
 
 
-def _is_over(validation: Mapping[int, Mapping[str, float]], *, patience: int) -> bool:
-    """Whether so many measured rounds in a row brought no better validation AUPRC; never with a patience of 0."""
-    measured = [
-        metrics["auprc"] for number, metrics in sorted(validation.items()) if number and "auprc" in metrics
-    ]
+def _is_over(
+    validation: Mapping[int, Mapping[str, float]], *, patience: int, modality: Modality = "classification"
+) -> bool:
+    """Whether so many measured rounds in a row brought no better validation figure; never with a patience of 0."""
+    measured = list(_measured(validation, modality=modality).values())
     return 0 < patience < len(measured) and max(measured[-patience:]) <= max(measured[:-patience])
 
 
-def _best_round(validation: dict[int, dict[str, float]], *, last: int) -> int:
-    """The round after which the summed validation AUPRC was highest; the last one if nothing could be measured."""
-    measured = {
-        number: metrics["auprc"] for number, metrics in validation.items() if number and "auprc" in metrics
-    }
+def _best_round(
+    validation: Mapping[int, Mapping[str, float]], *, last: int, modality: Modality = "classification"
+) -> int:
+    """The round after which the summed validation figure was highest; the last one if nothing could be measured."""
+    measured = _measured(validation, modality=modality)
     return max(measured, key=lambda number: (measured[number], -number)) if measured else last
+
+
+def _measured(validation: Mapping[int, Mapping[str, float]], *, modality: Modality) -> dict[int, float]:
+    """The figure that chooses the round, of each round in which it was measured, in order."""
+    found = {number: selection_value(metrics, modality) for number, metrics in sorted(validation.items())}
+    return {number: value for number, value in found.items() if number and value is not None}

@@ -16,7 +16,8 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from data_contracts.canonical_json import digest_of
-from data_contracts.catalogue import ENDPOINTS
+from data_contracts.catalogue import ENDPOINTS, REGRESSION_ENDPOINTS
+from data_contracts.plan import Modality
 from data_contracts.writing import read_table
 from flows import services
 from flows.federated_training import TrainedTrunk
@@ -25,16 +26,14 @@ from flows.reporting import RoundReport, link_to_mlflow
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
-from tasks.evaluation.metric_tables import read_metrics
+from tasks.evaluation.metrics import SELECTION, selection_value
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
-from tasks.exchange.durable_files import replace_whole
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.reliability import CalibrationInputs
 from tasks.model_registration.steps import model_registration
-from tasks.studies.evaluation import BASELINE
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
 
@@ -42,7 +41,6 @@ ARM_ORDER = ("single", "federated", "pooled")
 
 
 logger = logging.getLogger("motet")
-NOTHING_COMPARED: dict[str, Any] = {"n_endpoints": 0, "metrics": {}}
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,15 @@ class RunFacts:
         public = ("data", "partners", "seed", "permuted_labels")
         return digest_of(self.run.settings.model_dump(include=set(public), mode="json"))[:32]
 
-    def validation(self, auprc: float | None) -> Validation | None:
+    @property
+    def modality(self) -> Modality:
+        """What the run learns of the assays."""
+        return self.run.settings.modality
+
+    def validation(self, value: float | None) -> Validation | None:
         """A model's validation figure, if it could be measured."""
-        return None if auprc is None else Validation(metric="auprc", value=auprc, basis=self.basis)
+        metric = "_and_".join(SELECTION[self.modality])
+        return None if value is None else Validation(metric=metric, value=value, basis=self.basis)
 
 
 async def track(facts: RunFacts, *, experiment: str, party: str) -> TrackedRun:
@@ -104,6 +108,7 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
         n_rounds=facts.run.settings.rounds + 3,
         directory=facts.run.path / "pictures",
         control=facts.origin.control,
+        modality=facts.modality,
         simulated_assays=facts.simulated_assays,
     )
 
@@ -116,8 +121,16 @@ async def finish_partner(
     facts: RunFacts, site: Site, outcome: PartOutcome, *, tracked: TrackedRun
 ) -> tuple[RegisteredVersion, dict[str, Any]]:
     """Write a partner's report, log it to the partner's own experiment, register the partner's own model."""
-    endpoint_ids = read_table(site.prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
-    await _report(facts, site, outcome)
+    await partner_report(
+        site.name,
+        outcome.scores,
+        arms=sorted(outcome.arms, key=ARM_ORDER.index),
+        modality=facts.modality,
+        prepared=site.prepared,
+        output=site.results,
+        seed=facts.run.settings.seed,
+        simulated_assays=facts.simulated_assays,
+    )
     uplift = json.loads((site.results / "uplift.json").read_bytes())
     await asyncio.to_thread(
         _log_partner, tracked, uplift, results=site.results, round_number=outcome.best_round
@@ -131,55 +144,48 @@ async def finish_partner(
         trunk=federated.trunk,
         head=federated.head,
         places=federated.places,
-        endpoints=endpoint_ids,
+        **_endpoint_names(site.prepared, facts.modality),
         data=facts.origin,
-        validation=facts.validation(outcome.validation_auprc),
+        validation=facts.validation(outcome.validation),
         bundle=site.root / "model",
         calibrated_on=CalibrationInputs(
-            scores=outcome.scores / "federated" / CALIBRATION / "scores.arrow", prepared=site.prepared
+            scores=outcome.scores / "federated" / CALIBRATION,
+            prepared=site.prepared,
+            modality=facts.modality,
+            head=federated.head,
         ),
     )
     await asyncio.to_thread(end_run, tracked, succeeded=True)
     return version, uplift
 
 
-async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
-    """Write the partner's report; where no endpoint can be compared, only that there is none."""
-    if not read_metrics(outcome.scores / "federated" / "metrics.arrow")[1].any():
-        logger.info(
-            "%s: no endpoint has enough labels of both classes in the test fold; no report", site.name
-        )
-        replace_whole(site.results / "uplift.json", [json.dumps(NOTHING_COMPARED).encode()])
-        return
-    await partner_report(
-        site.name,
-        outcome.scores,
-        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), BASELINE),
-        prepared=site.prepared,
-        output=site.results,
-        seed=facts.run.settings.seed,
-        simulated_assays=facts.simulated_assays,
-    )
+def _endpoint_names(prepared: Path, modality: Modality) -> dict[str, list[str]]:
+    """Names of a model's endpoints, classes and numbers apart."""
+    classes: list[str] = []
+    numbers: list[str] = []
+    if modality != "regression":
+        classes = read_table(prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
+    if modality != "classification":
+        found = read_table(prepared / "regression_endpoints.arrow", REGRESSION_ENDPOINTS)
+        numbers = found.column("endpoint_id").to_pylist()
+    return {"endpoints": classes, "regression_endpoints": numbers}
 
 
 def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Path, round_number: int) -> None:
     metrics: dict[str, float] = {}
-    for metric, found in uplift["metrics"].items():
+    compared = uplift["metrics"] | uplift.get("regression_metrics", {})
+    for metric, found in compared.items():
         metrics |= {f"test/{arm}_{metric}": interval["value"] for arm, interval in found["arms"].items()}
         metrics[f"uplift/{metric}"] = found["uplift"]["value"]
         metrics[f"uplift/riptop_{metric}"] = found["riptop"]["value"]
     log_round(tracked, metrics, round_number=round_number, time_ms=int(time.time() * 1000))
     if not metrics:
         return
-    log_files(
-        tracked,
-        {
-            "report/report.html": results / "report.html",
-            "pictures/uplift.png": results / "uplift.png",
-            "pictures/endpoints.png": results / "endpoints.png",
-            "tables/endpoints.parquet": results / "endpoints.parquet",
-        },
-    )
+    kept = {"report": "report.html"}
+    kept |= {f"pictures/{name}": f"{name}.png" for name in ("uplift", "endpoints", "regression")}
+    kept |= {f"tables/{name}": f"{name}.parquet" for name in ("endpoints", "regression_endpoints")}
+    files = {f"{where.split('/')[0]}/{name}": results / name for where, name in kept.items()}
+    log_files(tracked, {where: path for where, path in files.items() if path.exists()})
 
 
 async def finish_coordinator(
@@ -206,7 +212,7 @@ async def finish_coordinator(
     """
     await report.close(validation=trained.validation, test=trained.test)
     blobs.open(trained.trunk, who=site.name)
-    best = trained.validation.get(trained.best_round, {}).get("auprc")
+    best = selection_value(trained.validation.get(trained.best_round, {}), facts.modality)
     version: RegisteredVersion = await model_registration(
         COORDINATOR,
         tracked=report.tracked,

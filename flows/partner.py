@@ -17,7 +17,8 @@ from data_contracts.errors import AgreementViolation, Equivocation, ProtocolErro
 from data_contracts.plan import RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.sites import Site
-from tasks.evaluation.metric_tables import read_metrics
+from tasks.evaluation.metric_tables import read_metrics, read_regression_metrics
+from tasks.evaluation.metrics import selection_value
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.preparation import PartnerFiles
@@ -31,7 +32,7 @@ from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import CATALOGUE
-from tasks.studies.evaluation import EVALUATION, Arm
+from tasks.studies.evaluation import EVALUATION, Arm, EvaluationParameters
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 
@@ -104,13 +105,13 @@ class PartOutcome:
         best_round: The round whose trunk the consortium chose.
         arms: The partner's models by arm.
         scores: Directory with the tables of each arm on the test fold.
-        validation_auprc: The partner's own validation AUPRC of the chosen trunk.
+        validation: The partner's own figure of the chosen trunk on its validation fold, ``metrics.selection_value``.
     """
 
     best_round: int
     arms: dict[str, Arm]
     scores: Path
-    validation_auprc: float | None
+    validation: float | None
 
 
 async def take_part(partner: Partner) -> PartOutcome:
@@ -159,7 +160,7 @@ async def take_part(partner: Partner) -> PartOutcome:
         best_round=chosen.after_round,
         arms=await _arms(partner, plan, alone),
         scores=partner.round_directory(plan.round),
-        validation_auprc=_validation_auprc(partner, chosen.after_round),
+        validation=_validation(partner, chosen),
     )
 
 
@@ -177,12 +178,18 @@ def _demand_one_test(plan: RoundPlan, tested: bool) -> bool:  # noqa: FBT001 - p
     return tested or is_test
 
 
-def _validation_auprc(partner: Partner, best_round: int) -> float | None:
+def _validation(partner: Partner, chosen: EvaluationParameters) -> float | None:
     """The partner's figure for the chosen trunk, which was scored in the round after it stood."""
-    directory = partner.round_directory(best_round + 1)
+    directory = partner.round_directory(chosen.after_round + 1)
     scored = directory / "validation" if (directory / "validation").exists() else directory / "federated"
-    metrics, counted = read_metrics(scored / "metrics.arrow")
-    return metrics.means(counted)["auprc"]
+    means: dict[str, float | None] = {}
+    if chosen.modality != "regression":
+        metrics, counted = read_metrics(scored / "metrics.arrow")
+        means |= metrics.means(counted)
+    if chosen.modality != "classification":
+        numbers, counted = read_regression_metrics(scored / "regression_metrics.arrow")
+        means |= numbers.means(counted)
+    return selection_value(means, chosen.modality)
 
 
 async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any]) -> None:
@@ -203,7 +210,9 @@ async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any
         partner.board.mailbox.blobs, reference, who=partner.board.roster.coordinator
     )
     with io.BytesIO() as buffer:
-        np.save(buffer, catalogue_study.places_of(partner.prepared, agreed.endpoints), allow_pickle=False)
+        modality = catalogue_study.modality_of(plan)
+        places = catalogue_study.places_of(partner.prepared, agreed.endpoints, modality=modality)
+        np.save(buffer, places, allow_pickle=False)
         replace_whole(partner.places, [buffer.getbuffer()])
     partner.is_prepared.set()
 
@@ -284,6 +293,7 @@ async def _train_alone(partner: Partner, plan: RoundPlan) -> Arm:
         return Centralised(
             kind="alone",
             datasets=(partner.prepared,),
+            modality=parameters.modality,
             trunk=partner.trunk(plan.model_in),
             head_seeds=(partner.site.seed("head"),),
             seed=partner.site.seed("alone"),

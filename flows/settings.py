@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
-from data_contracts.plan import threshold_for
+from data_contracts.plan import Modality, threshold_for
 from tasks.aggregation.server_optimizers import ServerOptimizer
+from tasks.local_training.jobs import RegressionLoss
 
 
 class RunSettings(BaseModel):
@@ -20,6 +21,9 @@ class RunSettings(BaseModel):
     Attributes:
         data: ``embedded`` (real molecules, simulated assays), or the directory of an imported dataset.
         partners: Number of simulated companies.
+        modality: What is learnt of the assays: classes, numbers (``regression``), or both on one trunk (``hybrid``).
+        regression_loss: What a number costs: ``tobit`` or ``one_sided`` (docs/training-and-evaluation.md).
+        regression_weight: The numbers' share of the loss in a hybrid run.
         seed: Public seed of the split into companies, of the initial trunk and of the training order.
         rounds: Rounds of federated training.
         local_epochs: Passes over its training data that a partner makes in a round.
@@ -46,6 +50,9 @@ class RunSettings(BaseModel):
 
     data: str = "embedded"
     partners: int = Field(default=4, ge=3, le=20)
+    modality: Modality = "classification"
+    regression_loss: RegressionLoss = "tobit"
+    regression_weight: float = Field(default=0.5, ge=0, le=1)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     rounds: int = Field(default=12, ge=1, le=1000)
     local_epochs: int = Field(default=2, ge=1, le=100)

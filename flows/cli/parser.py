@@ -207,6 +207,17 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _add_training(run: argparse.ArgumentParser) -> None:
     learning = run.add_argument_group("training")
     learning.add_argument(
+        "--modality",
+        choices=("classification", "regression", "hybrid"),
+        help="learn classes (default), numbers, or both on one trunk",
+    )
+    learning.add_argument(
+        "--regression-loss", choices=("tobit", "one_sided"), help="what a number costs (default: tobit)"
+    )
+    learning.add_argument(
+        "--regression-weight", type=float, help="the numbers' share of a hybrid loss (default: 0.5)"
+    )
+    learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"
     )
     learning.add_argument("--rounds", type=int, help="rounds of federated training")
@@ -284,7 +295,10 @@ def _add_predict(commands: Any, shared: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--significance",
         type=float,
-        help="how often a conformal set may miss the true class: 0.05, 0.1, 0.2 (default) or 0.3",
+        help="how often a conformal set or interval may miss the truth: 0.05, 0.1, 0.2 (default) or 0.3",
+    )
+    predict.add_argument(
+        "--embeddings", action="store_true", help="the trunk's features instead of predictions"
     )
     predict.add_argument("--output", type=Path, help="write the table to a .csv or .parquet file")
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.errors import ContractViolation
-from tasks.evaluation.metrics import METRICS, EndpointMetrics
+from tasks.evaluation.metrics import METRICS, REGRESSION_METRICS, EndpointMetrics
+from tasks.evaluation.regression_metrics import RegressionMetrics
 from tasks.exchange.durable_files import replace_whole
 
 SCHEMA = pa.schema(
@@ -22,6 +23,16 @@ SCHEMA = pa.schema(
         pa.field("n_inactive", pa.int32(), nullable=False),
         pa.field("counted", pa.bool_(), nullable=False),
         *(pa.field(name, pa.float64()) for name in METRICS),
+    ]
+)
+
+REGRESSION_SCHEMA = pa.schema(
+    [
+        pa.field("endpoint_index", pa.int32(), nullable=False),
+        pa.field("n_values", pa.int32(), nullable=False),
+        pa.field("n_uncensored", pa.int32(), nullable=False),
+        pa.field("counted", pa.bool_(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in REGRESSION_METRICS),
     ]
 )
 
@@ -92,5 +103,33 @@ def read_metrics(path: Path) -> tuple[EndpointMetrics, npt.NDArray[np.bool_]]:
         n_active=columns["n_active"].astype(np.int64),
         n_inactive=columns["n_inactive"].astype(np.int64),
         **{name: columns[name] for name in METRICS},
+    )
+    return metrics, columns["counted"]
+
+
+def regression_metrics_table(metrics: RegressionMetrics, counted: npt.NDArray[np.bool_]) -> Any:
+    """Lay metrics of regression endpoints out with one row per endpoint, in order; null where undefined."""
+    columns = [
+        pa.array(np.arange(len(counted)), pa.int32()),
+        pa.array(metrics.n_values, pa.int32()),
+        pa.array(metrics.n_uncensored, pa.int32()),
+        pa.array(counted),
+        *(pa.array(getattr(metrics, name), pa.float64(), from_pandas=True) for name in REGRESSION_METRICS),
+    ]
+    return pa.table(columns, schema=REGRESSION_SCHEMA)
+
+
+def read_regression_metrics(path: Path) -> tuple[RegressionMetrics, npt.NDArray[np.bool_]]:
+    """Read what ``regression_metrics_table`` laid out: the metrics, and which endpoints count.
+
+    Raises:
+        ContractViolation: If the file is missing, damaged or of another layout.
+    """
+    table = read_table_of(path, REGRESSION_SCHEMA, what="metrics")
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    metrics = RegressionMetrics(
+        n_values=columns["n_values"].astype(np.int64),
+        n_uncensored=columns["n_uncensored"].astype(np.int64),
+        **{name: columns[name] for name in REGRESSION_METRICS},
     )
     return metrics, columns["counted"]

@@ -68,7 +68,13 @@ class RegressionCollector:
         for code in np.unique(type_code[wanted]).tolist():
             rule, at = self._rules.in_order[code].regression, wanted & (type_code == code)
             assert rule is not None  # noqa: S101 - only such assays are wanted
-            trained[at], evaluated[at] = meets_regression(counts[at], uncensored[at], deviation[at], rule)
+            trained[at], evaluated[at] = meets_regression(
+                counts[at],
+                uncensored[at],
+                deviation[at],
+                rule,
+                evaluation_folds=self._rules.evaluation_folds,
+            )
         self._keep(block, trained, evaluated, counts=counts, uncensored=uncensored)
         chosen = measured.where(trained[measured.assay])
         censoring = np.isinf(chosen.upper).astype(np.int8) - np.isinf(chosen.lower).astype(np.int8)

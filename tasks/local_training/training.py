@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 
 from data_contracts.errors import ContractViolation, UpdateMismatch
-from tasks.evaluation.metric_tables import metrics_table, write_table
-from tasks.evaluation.score_tables import CALIBRATION, Scores, scores_table
+from data_contracts.plan import Modality
+from tasks.evaluation.metrics import selection_value
+from tasks.evaluation.score_tables import CALIBRATION
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import (
     Centralised,
@@ -43,8 +44,11 @@ from tasks.local_training.parameters import (
     write_parameters,
     write_vector,
 )
-from tasks.local_training.scoring import means_of, measure, predict
+from tasks.local_training.regression_heads import with_scales
+from tasks.local_training.score_files import write_scores
+from tasks.local_training.scoring import Predictions, measure_all, predict_all
 from tasks.local_training.shared_model import (
+    Places,
     layout_of_shared,
     read_places,
     read_shared,
@@ -78,12 +82,13 @@ def train(job: TrainingJob) -> TrainingResult:
 
 def _local_steps(job: LocalSteps) -> LocalStepsResult:
     meter = _Meter()
-    dataset = PreparedDataset.open(job.dataset)
+    dataset = PreparedDataset.open(job.dataset, modality=job.modality)
+    dataset = dataset.balanced(job.settings.regression_weight)
     shared, before = read_shared(read_parameters(job.trunk))
     trunk, catalogue = split_shared(shared)
     places = read_places(job.places)
-    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
     rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    head = _last_or_first_head(job, dataset, rows, hidden=len(trunk["embedding.bias"]), places=places)
     generator = torch.Generator().manual_seed(job.seed)
     n_steps = max(1, round(job.epochs * _steps_per_epoch(len(rows), job.settings)))
     learner = Learner(
@@ -131,9 +136,9 @@ def _centralised(job: Centralised) -> CentralisedResult:
             f"{len(job.datasets)} data sets need as many head seeds, got {len(job.head_seeds)}"
         )
     dataset = PreparedDataset.pool(
-        [PreparedDataset.open(path) for path in job.datasets],
+        [PreparedDataset.open(path, modality=job.modality) for path in job.datasets],
         places=[found for path in job.places if (found := read_places(path)) is not None],
-    )
+    ).balanced(job.settings.regression_weight)
     trunk, _ = split_shared(read_shared(read_parameters(job.trunk))[0])
     rows = _training_rows(dataset, job.folds, who=job.datasets[0].name)
     generator = torch.Generator().manual_seed(job.seed)
@@ -141,7 +146,12 @@ def _centralised(job: Centralised) -> CentralisedResult:
         dataset,
         rows,
         trunk=trunk,
-        head=_joined_heads(dataset, hidden=len(trunk["embedding.bias"]), seeds=job.head_seeds),
+        head=with_scales(
+            _joined_heads(dataset, hidden=len(trunk["embedding.bias"]), seeds=job.head_seeds),
+            dataset,
+            rows,
+            modality=job.modality,
+        ),
         settings=job.settings,
         generator=generator,
         loss_scale=_loss_scale(dataset, rows, settings=job.settings),
@@ -160,8 +170,10 @@ def _centralised(job: Centralised) -> CentralisedResult:
             job, dataset, learner, trunk=trunk, number=number, training_loss=totals[0] / totals[1]
         )
         history.append(epoch)
-        if _selection_value(epoch) > best_value:
-            best, best_value = number, _selection_value(epoch)
+        quality = selection_value(epoch.validation.model_dump(), job.modality)
+        value = -epoch.training_loss if quality is None else quality  # if nothing counts, the training fit
+        if value > best_value:
+            best, best_value = number, value
             _write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
         elif job.patience is not None and number - best >= job.patience:
             break
@@ -177,14 +189,14 @@ def _centralised(job: Centralised) -> CentralisedResult:
 
 def _score(job: Score) -> ScoreResult:
     meter = _Meter()
-    dataset = PreparedDataset.open(job.dataset)
+    dataset = PreparedDataset.open(job.dataset, modality=job.modality)
     shared = read_parameters(job.trunk)
     layout_of_shared(shared)
     trunk, catalogue = split_shared(shared)
-    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=0)
+    head = _read_head(job.head, dataset, hidden=len(trunk["embedding.bias"]), modality=job.modality)
     head = with_catalogue(head, catalogue, read_places(job.places))
-    scores = predict(dataset, job.folds, trunk=trunk, head=head)
-    return _scored(dataset, scores, job.output, min_per_class=job.min_per_class, meter=meter)
+    predictions = predict_all(dataset, job.folds, trunk=trunk, head=head)
+    return _scored(job, dataset, predictions, job.output, meter=meter)
 
 
 def _score_baseline(job: ScoreBaseline) -> ScoreResult:
@@ -200,30 +212,22 @@ def _score_baseline(job: ScoreBaseline) -> ScoreResult:
     )
     calibration = job.output / CALIBRATION
     calibration.mkdir(exist_ok=True)
-    _scored(
-        dataset,
-        found.scores(job.validation_folds),
-        calibration,
-        min_per_class=job.min_per_class,
-        meter=meter,
-    )
-    return _scored(dataset, found.scores(job.folds), job.output, min_per_class=job.min_per_class, meter=meter)
+    _scored(job, dataset, Predictions(found.scores(job.validation_folds), None), calibration, meter=meter)
+    return _scored(job, dataset, Predictions(found.scores(job.folds), None), job.output, meter=meter)
 
 
 def _scored(
-    dataset: PreparedDataset, scores: Scores, output: Path, *, min_per_class: int, meter: "_Meter"
+    job: Score | ScoreBaseline,
+    dataset: PreparedDataset,
+    predictions: Predictions,
+    output: Path,
+    *,
+    meter: "_Meter",
 ) -> ScoreResult:
-    """Measure scores and write both tables."""
-    metrics = measure(dataset, scores)
-    counted = metrics.counted(dataset.in_evaluation, min_per_class=min_per_class)
-    write_table(output / "metrics.arrow", metrics_table(metrics, counted))
-    write_table(output / "scores.arrow", scores_table(scores))
-    return ScoreResult(
-        metrics=output / "metrics.arrow",
-        scores=output / "scores.arrow",
-        means=means_of(metrics, dataset, min_per_class=min_per_class),
-        usage=meter.usage(),
-    )
+    """Measure predictions and write their tables."""
+    measured = measure_all(dataset, predictions, min_per_class=job.min_per_class, min_values=job.min_values)
+    classes, numbers = write_scores(output, dataset, predictions, measured)
+    return ScoreResult(metrics=classes, regression_metrics=numbers, means=measured.means, usage=meter.usage())
 
 
 def _validated(
@@ -235,21 +239,23 @@ def _validated(
     number: int,
     training_loss: float,
 ) -> Epoch:
-    scores = predict(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
-    means = means_of(measure(dataset, scores), dataset, min_per_class=job.min_per_class)
-    return Epoch(epoch=number, training_loss=training_loss, validation=means)
+    predictions = predict_all(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
+    measured = measure_all(dataset, predictions, min_per_class=job.min_per_class, min_values=job.min_values)
+    return Epoch(epoch=number, training_loss=training_loss, validation=measured.means)
 
 
-def _selection_value(epoch: Epoch) -> float:
-    """What the best epoch maximises: mean validation AUPRC; without counted endpoints, the training fit."""
-    return -epoch.training_loss if epoch.validation.auprc is None else epoch.validation.auprc
+def _last_or_first_head(
+    job: LocalSteps, dataset: PreparedDataset, rows: Rows, *, hidden: int, places: Places | None
+) -> Parameters:
+    if job.head is not None:
+        return _read_head(job.head, dataset, hidden=hidden, modality=job.modality)
+    head = initial_head(dataset.n_endpoints, hidden, seed=job.head_seed)
+    return with_scales(head, dataset, rows, modality=job.modality, places=places)
 
 
-def _head(path: Path | None, dataset: PreparedDataset, *, hidden: int, seed: int) -> Parameters:
-    if path is None:
-        return initial_head(dataset.n_endpoints, hidden, seed=seed)
+def _read_head(path: Path, dataset: PreparedDataset, *, hidden: int, modality: Modality) -> Parameters:
     head = read_parameters(path)
-    check_layout(head, head_layout(dataset.n_endpoints, hidden))
+    check_layout(head, head_layout(dataset.n_endpoints, hidden, modality=modality))
     return head
 
 

@@ -35,6 +35,7 @@ async def model_registration(
     head: Path | None,
     places: Path | None,
     endpoints: Sequence[str],
+    regression_endpoints: Sequence[str] = (),
     data: DataOrigin,
     validation: Validation | None,
     bundle: Path,
@@ -43,11 +44,10 @@ async def model_registration(
     """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
     del who
     arrays, full = read_parts(trunk, head, places)
-    write = partial(
-        write_bundle, bundle, run_id=run_id, endpoints=endpoints, data=data, validation=validation
-    )
+    write = partial(write_bundle, bundle, run_id=run_id, data=data, validation=validation)
+    names = {"endpoints": endpoints, "regression_endpoints": regression_endpoints}
     known = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
-    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known)
+    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known, **names)
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic
     )

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import AgreementViolation
-from data_contracts.plan import Lane, RoundPlan
-from tasks.evaluation.metrics import METRICS, PERFECT
+from data_contracts.plan import Lane, Modality, RoundPlan
+from tasks.evaluation.metrics import METRICS_OF, PERFECT
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
 from tasks.evaluation.uplift import riptop
@@ -27,7 +27,6 @@ from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
-UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
 FOLDS = {"validation": 4, "test": 0}
 BASELINE = "baseline"
 """The arm that only its partner sees: what it would get without any network."""
@@ -40,6 +39,7 @@ class EvaluationParameters(BaseModel):
         split: Which fold is scored.
         after_round: The trunk is scored with the head that each partner had after this round.
         arms: How many of ``ARMS`` are scored, from the first: 1, 2, or 3 where a pooled model exists.
+        modality: Which endpoints are measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -47,11 +47,22 @@ class EvaluationParameters(BaseModel):
     split: Literal["validation", "test"]
     after_round: int = Field(ge=1, le=1000)
     arms: int = Field(ge=1, le=len(ARMS))
+    modality: Modality = "classification"
 
     @property
     def arm_names(self) -> tuple[str, ...]:
         """The arms that are scored."""
         return ARMS[: self.arms]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is measured of each arm."""
+        return METRICS_OF[self.modality]
+
+    @property
+    def uplifts(self) -> tuple[str, ...]:
+        """Names of the relative improvements."""
+        return tuple(f"riptop_{metric}" for metric in self.metrics)
 
 
 @dataclass(frozen=True)
@@ -79,10 +90,10 @@ def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
     once a run, sums over endpoints and their number.
     """
     if parameters.split == "validation":
-        return (Lane(name="federated", length=len(METRICS), ring_bits=64, value_bits=COUNT_BITS),)
-    quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, METRICS)
+        return (Lane(name="federated", length=len(parameters.metrics), ring_bits=64, value_bits=COUNT_BITS),)
+    quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, parameters.metrics)
     if "single" in quantities:
-        quantities["uplift"] = UPLIFTS
+        quantities["uplift"] = parameters.uplifts
     return tuple(
         Lane(name=name, length=lane_length(names), ring_bits=64, value_bits=COUNT_BITS)
         for name, names in quantities.items()
@@ -118,28 +129,35 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     parameters = parameters_of(plan)
     values = {}
     for arm in parameters.arm_names:
-        scored = await _score(inputs, arm, fold=FOLDS[parameters.split], output=directory / arm)
+        scored = await _score(inputs, arm, parameters, fold=FOLDS[parameters.split], output=directory / arm)
         values[arm] = counted_values(scored)
         if parameters.split == "test":  # the partner's own: what its reliability is learnt on
-            await _score(inputs, arm, fold=FOLDS["validation"], output=directory / arm / CALIBRATION)
+            calibration = directory / arm / CALIBRATION
+            await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)
     if parameters.split == "validation":
-        write_contribution(directory, {"federated": to_figures(values["federated"], names=METRICS)})
+        write_contribution(
+            directory, {"federated": to_figures(values["federated"], names=parameters.metrics)}
+        )
         return
-    await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
-    sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
+    if parameters.modality != "regression":
+        await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
+    sums = {arm: to_integers(values[arm], names=parameters.metrics) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
             f"riptop_{name}": riptop(values["federated"][name], values["single"][name], perfect=PERFECT[name])
-            for name in METRICS
+            for name in parameters.metrics
         }
-        sums["uplift"] = to_integers(improved, names=UPLIFTS)
+        sums["uplift"] = to_integers(improved, names=parameters.uplifts)
     write_contribution(directory, sums)
 
 
-async def _score(inputs: PartnerInputs, arm: str, *, fold: int, output: Path) -> ScoreResult:
+async def _score(
+    inputs: PartnerInputs, arm: str, parameters: EvaluationParameters, *, fold: int, output: Path
+) -> ScoreResult:
     model = inputs.arms[arm]
     job = Score(
         dataset=inputs.dataset,
+        modality=parameters.modality,
         trunk=model.trunk,
         head=model.head,
         places=model.places,
@@ -157,17 +175,18 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
         ``metrics``: ``validation/<metric>``, means over partners; or ``test/<arm>/<metric>``, means over endpoints.
     """
     del blobs
-    split = parameters_of(plan).split
+    parameters = parameters_of(plan)
+    split = parameters.split
     metrics: dict[str, float] = {}
     if split == "validation":
         figures = figures_to_means(
             np.asarray(total.values["federated"], dtype=np.int64),
-            names=METRICS,
+            names=parameters.metrics,
             n_partners=len(total.survivors),
         )
         return {"metrics": {f"{split}/{name}": value for name, value in figures.items()}}
     for lane in plan.lanes:
-        names = UPLIFTS if lane.name == "uplift" else METRICS
+        names = parameters.uplifts if lane.name == "uplift" else parameters.metrics
         means = to_means(np.asarray(total.values[lane.name], dtype=np.int64), names=names)
         metrics |= {
             f"{split}/{lane.name}/{name}": value for name, (value, _) in means.items() if value is not None

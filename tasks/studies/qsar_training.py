@@ -16,14 +16,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import save
 
 from data_contracts.errors import AgreementViolation, UpdateMismatch
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import ServerOptimizer, clip_for_next_round, server_step
-from tasks.evaluation.metric_tables import read_metrics
-from tasks.evaluation.metrics import METRICS
+from tasks.evaluation.metric_tables import read_metrics, read_regression_metrics
+from tasks.evaluation.metrics import METRICS, METRICS_OF, REGRESSION_METRICS
 from tasks.evaluation.sums import figures_to_means, to_figures
 from tasks.exchange.blob_store import BlobStore
-from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult, TrainingSettings
+from tasks.local_training.jobs import (
+    LocalSteps,
+    LocalStepsResult,
+    RegressionLoss,
+    Score,
+    ScoreResult,
+    TrainingSettings,
+)
 from tasks.local_training.parameters import (
     FloatArray,
     Layout,
@@ -46,9 +53,6 @@ from tasks.studies.server_state import publish_state, read_state
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
 LOSS = "loss"
-FIGURES = (LOSS, *METRICS)
-"""Each partner's mean training loss and validation metrics. No lane of a training round holds a number that stays
-the same from round to round: with one partner missing, the difference would be that partner's."""
 COUNT_BITS = 52
 MAX_STATE_BYTES = 2**36
 SHARED_CONTRACT = "shared-model@1"
@@ -60,6 +64,9 @@ class TrainingParameters(BaseModel):
     """What a plan may choose, within bounds that every partner's software fixes.
 
     Attributes:
+        modality: What is learnt of the assays: classes, numbers, or both.
+        regression_loss: What a regression endpoint costs.
+        regression_weight: The numbers' share of the loss where both are learnt.
         hidden: Width of the trunk.
         layers: Residual layers of the trunk behind the embedding.
         n_catalogue: Rows of the catalogue head; 0 if no endpoint is shared.
@@ -82,6 +89,9 @@ class TrainingParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    modality: Modality = "classification"
+    regression_loss: RegressionLoss = "tobit"
+    regression_weight: float = Field(default=0.5, ge=0, le=1)
     hidden: int = Field(ge=1, le=8192)
     layers: int = Field(default=0, ge=0, le=8)
     n_catalogue: int = Field(default=0, ge=0, le=MAX_ENDPOINTS)
@@ -144,7 +154,18 @@ class TrainingParameters(BaseModel):
             learning_rate=self.learning_rate,
             dropout=self.dropout,
             weight_decay=self.weight_decay,
+            regression_loss=self.regression_loss,
+            regression_weight=self.regression_weight,
         )
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Each partner's mean training loss and validation metrics.
+
+        No lane of a training round holds a number that stays the same from round to round: with one partner missing,
+        the difference would be that partner's.
+        """
+        return (LOSS, *METRICS_OF[self.modality])
 
 
 @dataclass(frozen=True)
@@ -177,7 +198,7 @@ def lanes(
     length = vector_length(parameters.layout)
     return (
         Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
-        Lane(name="figures", length=len(FIGURES), ring_bits=64, value_bits=COUNT_BITS),
+        Lane(name="figures", length=len(parameters.figures), ring_bits=64, value_bits=COUNT_BITS),
     )
 
 
@@ -222,6 +243,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         scored: ScoreResult = await inputs.run_job(
             Score(
                 dataset=inputs.dataset,
+                modality=parameters.modality,
                 trunk=inputs.trunk,
                 head=inputs.last_round / "head.safetensors",
                 places=inputs.places,
@@ -233,6 +255,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     trained: LocalStepsResult = await inputs.run_job(
         LocalSteps(
             dataset=inputs.dataset,
+            modality=parameters.modality,
             trunk=inputs.trunk,
             head=inputs.last_round / "head.safetensors" if inputs.last_round else None,
             places=inputs.places,
@@ -245,13 +268,19 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         )
     )
     loss = np.array([trained.loss_sum / trained.weight_sum])
-    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=FIGURES)})
+    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=parameters.figures)})
 
 
 def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
     """The values of each metric over the endpoints that count."""
-    metrics, counted = read_metrics(scored.metrics)
-    return {name: getattr(metrics, name)[counted] for name in METRICS}
+    values = {}
+    if scored.metrics is not None:
+        metrics, counted = read_metrics(scored.metrics)
+        values = {name: getattr(metrics, name)[counted] for name in METRICS}
+    if scored.regression_metrics is not None:
+        numbers, counted = read_regression_metrics(scored.regression_metrics)
+        values |= {name: getattr(numbers, name)[counted] for name in REGRESSION_METRICS}
+    return values
 
 
 def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
@@ -285,7 +314,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     outcome = {
         "trunk": publish_shared(blobs, following, parameters=parameters).model_dump(),
         "clip": clip_for_next_round(mean, n_partners=n_survivors, ceiling=parameters.clip_ceiling),
-        "metrics": round_metrics(total, mean=mean),
+        "metrics": round_metrics(total, mean=mean, modality=parameters.modality),
     }
     return outcome if kept is None else {**outcome, "server_state": publish_state(blobs, kept).model_dump()}
 
@@ -332,14 +361,20 @@ def mean_step(
     return step
 
 
-def round_metrics(total: SecureSum, *, mean: npt.NDArray[np.float64]) -> dict[str, float]:
+def round_metrics(
+    total: SecureSum, *, mean: npt.NDArray[np.float64], modality: Modality = "classification"
+) -> dict[str, float]:
     """The consortium's figures of a round, from sums alone."""
+    measured = METRICS_OF[modality]
     figures = figures_to_means(
-        np.asarray(total.values["figures"], dtype=np.int64), names=FIGURES, n_partners=len(total.survivors)
+        np.asarray(total.values["figures"], dtype=np.int64),
+        names=(LOSS, *measured),
+        n_partners=len(total.survivors),
     )
-    measured = {f"validation/{name}": figures[name] for name in METRICS if figures["log_loss"] > 0}
-    return measured | {
-        "train/log_loss": figures[LOSS],
+    validation = {f"validation/{name}": figures[name] for name in measured if any(map(figures.get, measured))}
+    loss = "log_loss" if modality == "classification" else "loss"
+    return validation | {
+        f"train/{loss}": figures[LOSS],
         "update/clipped_fraction": total.n_clipped["update"] / (len(total.survivors) * max(len(mean), 1)),
         "update/root_mean_square": float(np.sqrt(np.mean(np.square(mean)))),
     }
