@@ -113,6 +113,7 @@ async def _everybody(
                 files=dataset.files(name),
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
+                local_trunk=run.settings.local_trunk,
             )
             for name in dataset.partners
         ]

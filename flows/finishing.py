@@ -37,7 +37,7 @@ from tasks.model_registration.steps import model_registration
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
 
-ARM_ORDER = ("single", "federated", "pooled")
+ARM_ORDER = ("single", "federated", "adapted", "pooled")
 
 
 logger = logging.getLogger("motet")
@@ -135,24 +135,24 @@ async def finish_partner(
     await asyncio.to_thread(
         _log_partner, tracked, uplift, results=site.results, round_number=outcome.best_round
     )
-    federated = outcome.arms["federated"]
+    chosen = outcome.arms[outcome.registered]
     version: RegisteredVersion = await model_registration(
         site.name,
         tracked=tracked,
         run_id=facts.run.run_id,
         name=partner_model(site.name),
-        trunk=federated.trunk,
-        head=federated.head,
-        places=federated.places,
+        trunk=chosen.trunk,
+        head=chosen.head,
+        places=chosen.places,
         **_endpoint_names(site.prepared, facts.modality),
         data=facts.origin,
         validation=facts.validation(outcome.validation),
         bundle=site.root / "model",
         calibrated_on=CalibrationInputs(
-            scores=outcome.scores / "federated" / CALIBRATION,
+            scores=outcome.scores / outcome.registered / CALIBRATION / "scores.arrow",
             prepared=site.prepared,
             modality=facts.modality,
-            head=federated.head,
+            head=chosen.head,
         ),
     )
     await asyncio.to_thread(end_run, tracked, succeeded=True)
@@ -235,6 +235,7 @@ async def finish_coordinator(
             "simulated_assays": facts.simulated_assays,
             "control": facts.origin.control,
         },
+        "modality": facts.modality,
         "best_round": trained.best_round,
         "trunk_sha256": trained.trunk.sha256,
         "consortium": {

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError
-from data_contracts.plan import RoundPlan, threshold_for
+from data_contracts.plan import Modality, RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.sites import Site
 from tasks.evaluation.metric_tables import read_metrics, read_regression_metrics
 from tasks.evaluation.metrics import selection_value
+from tasks.evaluation.score_tables import CALIBRATION
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.steps import featurization
-from tasks.local_training.jobs import Centralised
+from tasks.local_training.jobs import Adapt, Centralised
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
 from tasks.rounds.steps import secure_aggregation
@@ -32,7 +33,7 @@ from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import CATALOGUE
-from tasks.studies.evaluation import EVALUATION, Arm, EvaluationParameters
+from tasks.studies.evaluation import ADAPTED, EVALUATION, Arm, EvaluationParameters
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 
@@ -54,6 +55,7 @@ class Partner:
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         accept: Refuses a plan that this site does not grant, before anything is computed.
+        local_trunk: Width of a trunk of its own that it grows beside the chosen one; 0 for none. Nobody else knows.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         is_prepared: Set once its data lies prepared and the catalogue is agreed on.
     """
@@ -64,6 +66,7 @@ class Partner:
     run_job: RunJob
     workers: int = 1
     accept: Callable[[RoundPlan], None] = grant_everything
+    local_trunk: int = 0
     pooled: Callable[[], Awaitable[Arm]] | None = None
     is_prepared: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -105,12 +108,15 @@ class PartOutcome:
         best_round: The round whose trunk the consortium chose.
         arms: The partner's models by arm.
         scores: Directory with the tables of each arm on the test fold.
-        validation: The partner's own figure of the chosen trunk on its validation fold, ``metrics.selection_value``.
+        registered: Which arm is the partner's model: ``federated``, or ``adapted`` where that is better on the
+            validation fold.
+        validation: The partner's own figure of that arm on its validation fold, ``metrics.selection_value``.
     """
 
     best_round: int
     arms: dict[str, Arm]
     scores: Path
+    registered: str
     validation: float | None
 
 
@@ -156,11 +162,20 @@ async def take_part(partner: Partner) -> PartOutcome:
     if plan is None or alone is None:
         raise ProtocolError(f"'{partner.board.roster.coordinator}' closed the run before its first round")
     chosen = evaluation_study.parameters_of(plan)
+    scores = partner.round_directory(plan.round)
+    arms = await _arms(partner, plan, alone)
+    quality = {
+        arm: _quality(scores / arm / CALIBRATION, chosen.modality)
+        for arm in (ADAPTED, "federated")
+        if arm in arms
+    }
+    registered = max(sorted(quality, reverse=True), key=lambda arm: quality[arm] or 0.0)
     return PartOutcome(
         best_round=chosen.after_round,
-        arms=await _arms(partner, plan, alone),
-        scores=partner.round_directory(plan.round),
-        validation=_validation(partner, chosen),
+        arms=arms,
+        scores=scores,
+        registered=registered,
+        validation=quality[registered],
     )
 
 
@@ -178,18 +193,16 @@ def _demand_one_test(plan: RoundPlan, tested: bool) -> bool:  # noqa: FBT001 - p
     return tested or is_test
 
 
-def _validation(partner: Partner, chosen: EvaluationParameters) -> float | None:
-    """The partner's figure for the chosen trunk, which was scored in the round after it stood."""
-    directory = partner.round_directory(chosen.after_round + 1)
-    scored = directory / "validation" if (directory / "validation").exists() else directory / "federated"
+def _quality(scored: Path, modality: Modality) -> float | None:
+    """The partner's figure of a model whose tables lie in a directory."""
     means: dict[str, float | None] = {}
-    if chosen.modality != "regression":
+    if modality != "regression":
         metrics, counted = read_metrics(scored / "metrics.arrow")
         means |= metrics.means(counted)
-    if chosen.modality != "classification":
+    if modality != "classification":
         numbers, counted = read_regression_metrics(scored / "regression_metrics.arrow")
         means |= numbers.means(counted)
-    return selection_value(means, chosen.modality)
+    return selection_value(means, modality)
 
 
 async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any]) -> None:
@@ -280,7 +293,35 @@ async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | No
         if partner.pooled is None:
             raise AgreementViolation("the plan asks for a pooled model, which exists in simulations only")
         arms["pooled"] = await partner.pooled()
+    if partner.local_trunk and parameters.split == "test":
+        arms[ADAPTED] = await _adapt(partner, parameters, arms["federated"])
     return arms
+
+
+async def _adapt(partner: Partner, chosen: EvaluationParameters, federated: Arm) -> Arm:
+    """Grow a trunk of the partner's own beside the chosen one, by the settings of the round that made it."""
+    output = partner.site.root / ADAPTED
+    plan = await next_plan(partner.board, chosen.after_round, patience=Patience(WAIT_FOR_COORDINATOR_SECONDS))
+    assert plan is not None  # noqa: S101 - this partner took part in it
+    parameters = training_study.parameters_of(plan)
+
+    def make_job() -> Adapt:
+        return Adapt(
+            dataset=partner.prepared,
+            modality=parameters.modality,
+            trunk=federated.trunk,
+            head=federated.head,
+            places=federated.places,
+            width=partner.local_trunk,
+            seed=partner.site.seed(ADAPTED),
+            settings=parameters.settings,
+            output=output,
+        )
+
+    await train_without_federation(
+        partner.site.name, ADAPTED, make_job=make_job, output=output, run_job=partner.run_job
+    )
+    return Arm(trunk=output / "trunk.safetensors", head=output / "head-0.safetensors")
 
 
 async def _train_alone(partner: Partner, plan: RoundPlan) -> Arm:

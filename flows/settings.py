@@ -42,6 +42,8 @@ class RunSettings(BaseModel):
         value_bits: Bits of a quantized coordinate, sign included.
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
         catalogue_heads: Share the head rows of endpoints that enough companies train (docs/decisions/0016).
+        local_trunk: Width of a trunk of its own that each company grows beside the chosen one; 0 for none. A company of
+            its own chooses for itself (``local_trunk`` in its site's settings).
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
         permuted_labels: Shuffle the labels: a control that must show no uplift.
     """
@@ -71,6 +73,7 @@ class RunSettings(BaseModel):
     value_bits: int = Field(default=12, ge=4, le=24)
     clip_ceiling: float = Field(default=0.25, gt=0, le=1000)
     catalogue_heads: bool = True
+    local_trunk: int = Field(default=0, ge=0, le=8192)
     pooled_arm: bool = True
     permuted_labels: bool = False
 

@@ -176,6 +176,7 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 accept=gate(home, board, opening),
+                local_trunk=home.settings.local_trunk,
             )
         )
     version, uplift = await finish_partner(facts, site, outcome, tracked=tracked)

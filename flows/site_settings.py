@@ -42,6 +42,7 @@ class SiteSettings(BaseModel):
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
+        local_trunk: Of a partner, width of a trunk of its own that it grows beside the consortium's; 0 for none.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
     """
@@ -54,6 +55,7 @@ class SiteSettings(BaseModel):
     listen: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")
     files: Files | None = None
     simulated_assays: bool = False
+    local_trunk: int = Field(default=0, ge=0, le=8192)
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)
 

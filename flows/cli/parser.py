@@ -126,6 +126,11 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=None,
         help="skip the reference that sees all data",
     )
+    run.add_argument(
+        "--local-trunk",
+        type=int,
+        help="width of a trunk of its own that each company grows beside the shared one",
+    )
     _add_training(run)
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")

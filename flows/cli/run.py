@@ -116,8 +116,9 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         path.parent.parent.name: json.loads(path.read_bytes())
         for path in sorted(found.path.glob("partners/*/results/uplift.json"))
     }
-    shown = [SHOWN[kind] for kind in KINDS[found.settings.modality]]
-    arms = ARMS if found.settings.pooled_arm else ARMS[:2]
+    shown = [SHOWN[kind] for kind in KINDS[result.get("modality", "classification")]]
+    compared = [metric for uplift in partners.values() for metric in _metrics(uplift).values()]
+    arms = [arm for arm in ARMS if all(arm in metric["arms"] for metric in compared)]
     columns = ["partner"]
     for counted, names in shown:
         columns += [counted, *(f"{NAMES[name]} {arm}" for name in names for arm in arms)]

@@ -31,6 +31,7 @@ NAMES = {
 ARMS: Mapping[str, tuple[str, str, str]] = {
     "single": ("#56606b", "o", "single partner"),
     "federated": ("#0072B2", "D", "federated"),
+    "adapted": ("#CC79A7", "P", "federated, own trunk beside"),
     "pooled": ("#E69F00", "s", "all data pooled"),
     "baseline": ("#009E73", "^", "logistic regression"),
 }

@@ -17,7 +17,7 @@ from data_contracts.errors import ContractViolation
 from tasks.evaluation.metrics import METRICS, PERFECT, REGRESSION_METRICS, EndpointMetrics
 from tasks.evaluation.regression_metrics import RegressionMetrics
 
-Arm = Literal["single", "federated", "pooled", "baseline"]
+Arm = Literal["single", "federated", "adapted", "pooled", "baseline"]
 FloatVector = npt.NDArray[np.float64]
 BoolVector = npt.NDArray[np.bool_]
 

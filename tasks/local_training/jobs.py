@@ -122,6 +122,44 @@ class Centralised(_Frozen):
     output: Path
 
 
+class Adapt(_Frozen):
+    """Grow a trunk of the partner's own beside the finished shared one, and fit the whole head to both.
+
+    Args:
+        dataset: Prepared directory.
+        modality: Which endpoints there are.
+        trunk: The chosen shared model, safetensors; it is not trained any more.
+        head: The partner's head of that round.
+        places: As in ``LocalSteps``: rows of the catalogue head begin as the consortium's and end as the partner's.
+        width: Features of the partner's own trunk.
+        seed: First weights, shuffling and dropout.
+        max_epochs: Passes over the training folds at most.
+        patience: Stop after this many epochs without a better one.
+        folds: Training folds.
+        validation_folds: Folds that choose the epoch; epoch 0 is the model as it came.
+        min_per_class: As in ``Centralised``.
+        min_values: As in ``Centralised``.
+        output: Directory for ``trunk.safetensors`` and ``head-0.safetensors``: one wider network.
+    """
+
+    kind: Literal["adapt"] = "adapt"
+    dataset: Path
+    modality: Modality = "classification"
+    trunk: Path
+    head: Path
+    places: Path | None = None
+    width: int = Field(ge=1, le=8192)
+    seed: Seed
+    max_epochs: int = Field(default=20, ge=1, le=1000)
+    patience: int = Field(default=3, ge=1)
+    folds: Folds = (1, 2, 3)
+    validation_folds: Folds = (4,)
+    min_per_class: int = Field(default=5, ge=1)
+    min_values: int = Field(default=10, ge=2)
+    settings: TrainingSettings = TrainingSettings()
+    output: Path
+
+
 class Score(_Frozen):
     """Predict all observed labels of some folds and measure.
 
@@ -172,7 +210,7 @@ class ScoreBaseline(_Frozen):
     output: Path
 
 
-TrainingJob = Annotated[LocalSteps | Centralised | Score | ScoreBaseline, Field(discriminator="kind")]
+TrainingJob = Annotated[LocalSteps | Centralised | Adapt | Score | ScoreBaseline, Field(discriminator="kind")]
 
 
 class Usage(_Frozen):
@@ -229,7 +267,7 @@ class Epoch(_Frozen):
 class CentralisedResult(_Frozen):
     """The outcome of ``Centralised``: the parameters of the best epoch, and the history of all."""
 
-    kind: Literal["alone", "pooled"]
+    kind: Literal["alone", "pooled", "adapt"]
     trunk: Path
     heads: tuple[Path, ...]
     best_epoch: int

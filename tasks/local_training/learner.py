@@ -19,7 +19,7 @@ from tasks.local_training.dataset import Labels, PreparedDataset
 from tasks.local_training.heads import LOGITS, HeadWork, head_work
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.losses import one_sided_error, tobit_error
-from tasks.local_training.network import dropout_with, features_behind
+from tasks.local_training.network import dropout_with, embed, features_behind, without_dropout
 from tasks.local_training.parameters import Parameters
 from tasks.local_training.sparse_products import sum_of_rows
 
@@ -38,6 +38,8 @@ class Learner:
         generator: Source of dropout.
         loss_scale: Factor on the summed loss of a batch. It must come from this partner alone.
         work: How the head is computed; by default what is faster for these data.
+        beside: A finished trunk whose features stand in front of those that are trained; it is not trained itself, and
+            the head is as wide as both.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Learner:
         generator: torch.Generator,
         loss_scale: float,
         work: HeadWork | None = None,
+        beside: Parameters | None = None,
     ) -> None:
         self.dataset = dataset
+        self._beside = {name: torch.from_numpy(array) for name, array in (beside or {}).items()}
         self.work = work or head_work(
             n_endpoints=dataset.n_endpoints,
             labels_per_molecule=float(dataset.n_labels[rows].mean()),
@@ -91,6 +95,8 @@ class Learner:
         part = weight.index_select(0, touched).requires_grad_()
         embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
         features = features_behind(embedded, self.tensors, dropout=self._dropout)
+        if self._beside:
+            features = torch.cat([self._dropout(self._finished(bits, starts)), features], dim=1)
         logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
         loss, total_weight, n_labels = self._loss(logits, labels)
         torch.autograd.backward(loss * self.loss_scale)
@@ -147,6 +153,17 @@ class Learner:
             raise UpdateMismatch("the optimizer's state belongs to other training data; start it anew")
         self._adam.resume(moments)
         return self
+
+    @torch.no_grad()
+    def _finished(self, bits: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64]) -> Tensor:
+        """Features of the trunk that is not trained, shape ``(n_molecules, H)``."""
+        embedded = embed(
+            self._beside[EMBEDDING],
+            self._beside["embedding.bias"],
+            bits=torch.from_numpy(bits.astype(np.int64)),
+            starts=torch.from_numpy(starts),
+        )
+        return features_behind(embedded, self._beside, dropout=without_dropout)
 
     @torch.no_grad()
     def _pull_to_start(self) -> None:

@@ -5,6 +5,7 @@ inputs give the same bytes, also after kill -9 and repetition. Runs: on the part
 Source: FedAvg local update (McMahan et al. 2017, Algorithm 1 ``ClientUpdate``) with Adam as local optimizer.
 """
 
+import itertools
 import resource
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tasks.evaluation.metrics import selection_value
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import (
+    Adapt,
     Centralised,
     CentralisedResult,
     Epoch,
@@ -34,11 +36,13 @@ from tasks.local_training.jobs import (
     Usage,
 )
 from tasks.local_training.learner import Learner
+from tasks.local_training.local_trunk import beside_each_other, widened_head
 from tasks.local_training.parameters import (
     Parameters,
     check_layout,
     head_layout,
     initial_head,
+    initial_trunk,
     read_parameters,
     unflatten,
     write_parameters,
@@ -75,6 +79,8 @@ def train(job: TrainingJob) -> TrainingResult:
         return _local_steps(job)
     if isinstance(job, Centralised):
         return _centralised(job)
+    if isinstance(job, Adapt):
+        return _adapt(job)
     if isinstance(job, ScoreBaseline):
         return _score_baseline(job)
     return _score(job)
@@ -187,6 +193,69 @@ def _centralised(job: Centralised) -> CentralisedResult:
     )
 
 
+def _adapt(job: Adapt) -> CentralisedResult:
+    meter = _Meter()
+    dataset = PreparedDataset.open(job.dataset, modality=job.modality)
+    dataset = dataset.balanced(job.settings.regression_weight)
+    shared, catalogue = split_shared(read_shared(read_parameters(job.trunk))[0])
+    hidden = len(shared["embedding.bias"])
+    head = _read_head(job.head, dataset, hidden=hidden, modality=job.modality)
+    head = widened_head(with_catalogue(head, catalogue, read_places(job.places)), width=job.width)
+    own = initial_trunk(job.width, seed=job.seed)
+    rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    generator = torch.Generator().manual_seed(job.seed)
+    learner = Learner(
+        dataset,
+        rows,
+        trunk=own,
+        head=head,
+        settings=job.settings,
+        generator=generator,
+        loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        beside=shared,
+    )
+    batches = _batches(rows, job.settings, generator)
+    best, history = _grow(
+        job, dataset, learner, shared=shared, own=own, epochs=_epochs_of(len(rows), job.settings, batches)
+    )
+    return CentralisedResult(
+        kind=job.kind,
+        trunk=job.output / "trunk.safetensors",
+        heads=(_head_path(job.output, 0),),
+        best_epoch=best,
+        history=history,
+        usage=meter.usage(),
+    )
+
+
+def _grow(
+    job: Adapt,
+    dataset: PreparedDataset,
+    learner: Learner,
+    *,
+    shared: Parameters,
+    own: Parameters,
+    epochs: Iterator[list[Rows]],
+) -> tuple[int, tuple[Epoch, ...]]:
+    """Train a partner's own trunk and keep the best epoch; epoch 0 is the model as it came."""
+    history: list[Epoch] = []
+    best, best_value = 0, -np.inf
+    for number in range(job.max_epochs + 1):
+        losses = [learner.step(batch)[:2] for batch in (next(epochs) if number else ())]
+        loss, weight = np.sum(losses, axis=0) if losses else (0.0, 1.0)
+        learner.write_trunk(own)
+        wide = beside_each_other(shared, own)
+        epoch = _validated(job, dataset, learner, trunk=wide, number=number, training_loss=loss / weight)
+        history.append(epoch)
+        value = selection_value(epoch.validation.model_dump(), job.modality)
+        if not number or (value is not None and value > best_value):
+            best, best_value = number, -np.inf if value is None else value
+            _write_arm(job.output, wide, learner.head_arrays(), dataset=dataset)
+        elif number - best >= job.patience:
+            break
+    return best, tuple(history)
+
+
 def _score(job: Score) -> ScoreResult:
     meter = _Meter()
     dataset = PreparedDataset.open(job.dataset, modality=job.modality)
@@ -231,7 +300,7 @@ def _scored(
 
 
 def _validated(
-    job: Centralised,
+    job: Centralised | Adapt,
     dataset: PreparedDataset,
     learner: Learner,
     *,
@@ -306,6 +375,12 @@ def _batches(rows: Rows, settings: TrainingSettings, generator: torch.Generator)
     while True:
         order = torch.randperm(len(rows), generator=generator).numpy()
         yield from np.array_split(rows[order], _steps_per_epoch(len(rows), settings))
+
+
+def _epochs_of(n_rows: int, settings: TrainingSettings, batches: Iterator[Rows]) -> Iterator[list[Rows]]:
+    """Take batches an epoch at a time, without end."""
+    while True:
+        yield list(itertools.islice(batches, _steps_per_epoch(n_rows, settings)))
 
 
 class _Meter:

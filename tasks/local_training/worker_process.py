@@ -18,6 +18,7 @@ from data_contracts import errors
 from data_contracts.errors import MotetError, WorkFailed
 from tasks.local_training.jobs import (
     RESULT,
+    Adapt,
     Centralised,
     CentralisedResult,
     LocalSteps,
@@ -92,7 +93,7 @@ class TrainingProcess:
     @overload
     async def run(self, job: LocalSteps, *, timeout_seconds: float) -> LocalStepsResult: ...
     @overload
-    async def run(self, job: Centralised, *, timeout_seconds: float) -> CentralisedResult: ...
+    async def run(self, job: Centralised | Adapt, *, timeout_seconds: float) -> CentralisedResult: ...
     @overload
     async def run(self, job: Score | ScoreBaseline, *, timeout_seconds: float) -> ScoreResult: ...
     async def run(self, job: TrainingJob, *, timeout_seconds: float) -> TrainingResult:

@@ -31,8 +31,8 @@ class CalibrationInputs:
     """Where to learn reliability from.
 
     Attributes:
-        scores: Directory with the model's scores of the validation fold, ``scores.arrow`` and
-            ``regression_scores.arrow``.
+        scores: The model's scores of the validation fold, ``scores.arrow``; of numbers, ``regression_scores.arrow``
+            beside it.
         prepared: The partner's prepared data.
         modality: Which endpoints the model has.
         head: Its head, which knows the deviation of its regression endpoints; not read without any.
@@ -73,7 +73,7 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
 
 def _class_scores(inputs: CalibrationInputs) -> Scores:
     if inputs.modality != "regression":
-        return read_scores(inputs.scores / "scores.arrow")
+        return read_scores(inputs.scores)
     nothing = np.zeros(0, dtype=np.int64)
     return Scores(nothing, nothing, nothing.astype(np.int8), np.zeros(0))
 
@@ -82,7 +82,7 @@ def _intervals(inputs: CalibrationInputs, dataset: PreparedDataset) -> dict[str,
     """Half-widths of the regression endpoints; nothing where there are none."""
     if inputs.head is None or dataset.regression is None:
         return {}
-    scores = read_regression_scores(inputs.scores / "regression_scores.arrow")
+    scores = read_regression_scores(inputs.scores.with_name(f"regression_{inputs.scores.name}"))
     deviation = deviations(read_parameters(inputs.head))[dataset.regression.head_row]
     return {"interval.half_width": fit_half_widths(scores, deviation=deviation)}
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from data_contracts.canonical_json import canonical_bytes
 from tasks.exchange.durable_files import replace_whole
-from tasks.local_training.jobs import Centralised, CentralisedResult
+from tasks.local_training.jobs import Adapt, Centralised, CentralisedResult
 from tasks.studies.qsar_training import RunJob
 
 COMPLETE = "complete.json"
 
 
-async def train_once(output: Path, make_job: Callable[[], Centralised], *, run_job: RunJob, what: str) -> str:
+async def train_once(
+    output: Path, make_job: Callable[[], Centralised | Adapt], *, run_job: RunJob, what: str
+) -> str:
     """Train an arm unless it lies there complete.
 
     Args:

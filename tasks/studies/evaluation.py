@@ -28,6 +28,8 @@ from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
 FOLDS = {"validation": 4, "test": 0}
+ADAPTED = "adapted"
+"""The arm with a trunk of the partner's own beside the shared one; only its partner sees it."""
 BASELINE = "baseline"
 """The arm that only its partner sees: what it would get without any network."""
 
@@ -139,6 +141,10 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             directory, {"federated": to_figures(values["federated"], names=parameters.metrics)}
         )
         return
+    for arm in inputs.arms.keys() - set(parameters.arm_names):  # the partner's own: scored, and in no sum
+        await _score(inputs, arm, parameters, fold=FOLDS["test"], output=directory / arm)
+        calibration = directory / arm / CALIBRATION
+        await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)
     if parameters.modality != "regression":
         await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
     sums = {arm: to_integers(values[arm], names=parameters.metrics) for arm in parameters.arm_names}
