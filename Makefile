@@ -1,6 +1,6 @@
 # What a person does here, from an empty machine: Python 3.11 with pip, and make. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench docs
+.PHONY: help setup demo test lint types bench chaos docs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,9 @@ types: $(STAMP)  ## mypy, strict
 
 bench: $(STAMP)  ## list the benchmarks; `make bench NAME=contracts` runs one
 	@$(if $(NAME),OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$(NAME).py,for b in benchmarks/*.py; do echo "make bench NAME=$$(basename $$b .py)	$$(head -1 $$b | tr -d '"')"; done)
+
+chaos: $(STAMP)  ## forty consortium runs with kills, cuts, full disks and moved clocks (about half an hour)
+	$(BIN)/python -m tests.chaos.campaign --seeds 40
 
 docs: $(STAMP)  ## write the reference of contracts, commands and modules to build/docs
 	$(BIN)/python docs/reference.py build/docs

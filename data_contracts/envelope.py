@@ -40,6 +40,7 @@ class Kind(StrEnum):
     ROSTER_ACCEPTED = "roster-accepted"
     CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
     REFUSAL = "refusal"
+    PREPARED = "prepared"
 
 
 COORDINATOR_KINDS = frozenset(

@@ -111,6 +111,7 @@ async def _everybody(
                 site=run.partner(name),
                 board=run.partner(name).board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
                 files=dataset.files(name),
+                rules=run.settings.rules,
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 local_trunk=run.settings.local_trunk,
@@ -178,7 +179,12 @@ class PooledArm:
     def _job(self) -> Centralised:
         start = self._run.path / "simulation" / "first-trunk.safetensors"
         seed = self._run.settings.seed
-        first = initial_trunk(self._parameters.hidden, seed=seed, n_layers=self._parameters.layers)
+        first = initial_trunk(
+            self._parameters.hidden,
+            seed=seed,
+            n_layers=self._parameters.layers,
+            n_bits=self._parameters.n_bits,
+        )
         write_parameters(start, first)
         return Centralised(
             kind="pooled",

@@ -26,7 +26,6 @@ from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import EVALUATION, EvaluationParameters
 from tasks.studies.qsar_training import QSAR_TRAINING, TrainingParameters
 
-ROUND_DEADLINE_SECONDS = 3600.0
 PREFIX = "validation/"
 
 ReportRound = Callable[[RoundPlan, dict[str, Any]], Awaitable[None]]
@@ -51,7 +50,8 @@ class Coordinator:
     def parameters(self, agreed: Mapping[str, Any] | None = None) -> TrainingParameters:
         """The training parameters that every plan of the run carries, with the catalogue that round 0 announced."""
         shared = set(TrainingParameters.model_fields) & set(RunSettings.model_fields)
-        chosen = TrainingParameters(**self.settings.model_dump(include=shared))
+        given = self.settings.model_dump(include=shared)
+        chosen = TrainingParameters(**given, n_bits=self.settings.rules.structures.fingerprint.n_bits)
         if agreed is None or not agreed["n_catalogue"]:
             return chosen
         listed = BlobReference.model_validate(agreed["catalogue"])
@@ -94,6 +94,7 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
     validation: dict[int, dict[str, float]] = {}
     states: list[BlobReference] = []
     clip = parameters.clip_ceiling
+    patience, modality = coordinator.settings.patience, coordinator.settings.modality
     for round_number in range(1, parameters.rounds + 1):
         lanes = training_study.lanes(
             parameters,
@@ -115,25 +116,19 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         validation[round_number - 1] = _validation(coordinator, outcome)
         if parameters.server_state is not None:
             states.append(parameters.server_state)
-        if _is_over(
-            validation, patience=coordinator.settings.patience, modality=coordinator.settings.modality
-        ):
+        if _is_over(validation, patience=patience, modality=modality):
             break
     last = max(trunks)
     outcome = await _evaluate(
         coordinator,
         last + 1,
-        EvaluationParameters(
-            split="validation", after_round=last, arms=1, modality=coordinator.settings.modality
-        ),
+        EvaluationParameters(split="validation", after_round=last, arms=1),
         trunks[last],
     )
     validation[last] = _validation(coordinator, outcome)
-    best = _best_round(validation, last=last, modality=coordinator.settings.modality)
+    best = _best_round(validation, last=last, modality=modality)
     arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
-    asked = EvaluationParameters(
-        split="test", after_round=best, arms=arms, modality=coordinator.settings.modality
-    )
+    asked = EvaluationParameters(split="test", after_round=best, arms=arms)
     outcome = await _evaluate(coordinator, last + 2, asked, trunks[best])
     coordinator.board.post_json(Kind.RUN_CLOSED, {"best_round": best, "trunk": trunks[best].model_dump()})
     return TrainedTrunk(
@@ -168,6 +163,7 @@ def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> Bl
         n_catalogue=parameters.n_catalogue,
         seed=coordinator.settings.seed,
         n_layers=parameters.layers,
+        n_bits=parameters.n_bits,
     )
     return training_study.publish_shared(coordinator.board.mailbox.blobs, vector, parameters=parameters)
 
@@ -175,6 +171,7 @@ def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> Bl
 async def _evaluate(
     coordinator: Coordinator, round_number: int, parameters: EvaluationParameters, trunk: BlobReference
 ) -> dict[str, Any]:
+    parameters = parameters.model_copy(update={"modality": coordinator.settings.modality})
     return await _round(
         coordinator,
         round_number,
@@ -204,7 +201,7 @@ async def _round(
         lanes=lanes,
         model_in=trunk,
         parameters=parameters,
-        deadline_seconds=ROUND_DEADLINE_SECONDS,
+        deadline_seconds=coordinator.settings.round_deadline_seconds,
     )
     plan = publish_plan(coordinator.board, draft)
     outcome: dict[str, Any] = await open_sum(

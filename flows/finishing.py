@@ -30,6 +30,7 @@ from tasks.evaluation.metrics import SELECTION, selection_value
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.steps import partner_report
 from tasks.exchange.blob_store import BlobStore
+from tasks.featurization.preparation_rules import StructureRules
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.reliability import CalibrationInputs
@@ -66,13 +67,18 @@ class RunFacts:
     @property
     def basis(self) -> str:
         """Names what validation metrics were measured on: only those of one basis are compared."""
-        public = ("data", "partners", "seed", "permuted_labels")
+        public = ("data", "partners", "profile", "seed", "permuted_labels")
         return digest_of(self.run.settings.model_dump(include=set(public), mode="json"))[:32]
 
     @property
     def modality(self) -> Modality:
         """What the run learns of the assays."""
         return self.run.settings.modality
+
+    @property
+    def structure_rules(self) -> StructureRules:
+        """How every partner prepared its structures, and every model of the run prepares molecules."""
+        return self.run.settings.rules.structures
 
     def validation(self, value: float | None) -> Validation | None:
         """A model's validation figure, if it could be measured."""
@@ -114,7 +120,9 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
 
 
 def _public_parameters(settings: RunSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"seed", "data"})
+    rules = settings.rules
+    profile = {"profile": f"{rules.name}@{rules.version}", "profile_sha256": rules.digest}
+    return settings.model_dump(mode="json", exclude={"seed", "data"}) | profile
 
 
 async def finish_partner(
@@ -148,11 +156,14 @@ async def finish_partner(
         data=facts.origin,
         validation=facts.validation(outcome.validation),
         bundle=site.root / "model",
+        rules=facts.structure_rules,
+        secret=site.secret_path("consortium_secret"),
         calibrated_on=CalibrationInputs(
             scores=outcome.scores / outcome.registered / CALIBRATION / "scores.arrow",
             prepared=site.prepared,
             modality=facts.modality,
             head=chosen.head,
+            n_bits=facts.structure_rules.fingerprint.n_bits,
         ),
     )
     await asyncio.to_thread(end_run, tracked, succeeded=True)
@@ -225,6 +236,7 @@ async def finish_coordinator(
         data=facts.origin,
         validation=facts.validation(best),
         bundle=site.root / "model",
+        rules=facts.structure_rules,
     )
     await asyncio.to_thread(end_run, report.tracked, succeeded=True)
     single, federated = trained.test.get("test/single/auprc"), trained.test.get("test/federated/auprc")

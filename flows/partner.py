@@ -6,25 +6,30 @@ Runs: on the partner. Source: own.
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError
-from data_contracts.plan import Modality, RoundPlan, threshold_for
+from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError, TooFewPartners
+from data_contracts.plan import RoundPlan, threshold_for
 from data_contracts.references import BlobReference
+from flows.adapting import adapt
 from flows.sites import Site
-from tasks.evaluation.metric_tables import read_metrics, read_regression_metrics
-from tasks.evaluation.metrics import selection_value
+from tasks.evaluation.metric_tables import selection_of
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.exchange.board import Board
 from tasks.exchange.durable_files import create_once, replace_whole
+from tasks.exchange.identity import secret_file
 from tasks.featurization.preparation import PartnerFiles
+from tasks.featurization.preparation_rules import PreparationRules
+from tasks.featurization.prepared import REPORT
+from tasks.featurization.reference_exchange import PreparationCheck, keyed_digests
 from tasks.featurization.steps import featurization
-from tasks.local_training.jobs import Adapt, Centralised
+from tasks.local_training.jobs import Centralised
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
 from tasks.rounds.steps import secure_aggregation
@@ -33,11 +38,12 @@ from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import CATALOGUE
-from tasks.studies.evaluation import ADAPTED, EVALUATION, Arm, EvaluationParameters
+from tasks.studies.evaluation import ADAPTED, EVALUATION, Arm
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
 
 WAIT_FOR_COORDINATOR_SECONDS = 6 * 3600.0
+HEAD = "head.safetensors"
 
 
 def grant_everything(plan: RoundPlan) -> None:
@@ -52,6 +58,7 @@ class Partner:
         site: Its directory and keys.
         board: Its view of the mailbox.
         files: Its assays, activities and structures.
+        rules: How the consortium prepares data.
         run_job: Runs a training job in a child process.
         workers: Processes for featurization.
         accept: Refuses a plan that this site does not grant, before anything is computed.
@@ -63,6 +70,7 @@ class Partner:
     site: Site
     board: Board
     files: PartnerFiles
+    rules: PreparationRules
     run_job: RunJob
     workers: int = 1
     accept: Callable[[RoundPlan], None] = grant_everything
@@ -93,6 +101,22 @@ class Partner:
     def round_directory(self, round_number: int) -> Path:
         """Where it works on a round."""
         return self.site.root / "rounds" / f"r{round_number:03d}"
+
+    def head_before(self, round_number: int) -> Path | None:
+        """Its head as the newest earlier round that counted it left it; None if none has."""
+        heads = (self.round_directory(number) / HEAD for number in range(round_number - 1, 0, -1))
+        return next((head for head in heads if head.exists()), None)
+
+    def leave_round(self, plan: RoundPlan, outcome: Mapping[str, Any]) -> None:
+        """Drop what no later round may build on: the update, and the head of a round that did not count it.
+
+        So a partner's heads, and with them the model, depend on the committed cohorts alone, and not on how far a
+        late partner had come.
+        """
+        directory = self.round_directory(plan.round)
+        (directory / "update.npy").unlink(missing_ok=True)
+        if self.site.name not in outcome["survivors"]:
+            (directory / HEAD).unlink(missing_ok=True)
 
     def trunk(self, reference: BlobReference) -> Path:
         """Open a published model after checking its digest."""
@@ -129,6 +153,7 @@ async def take_part(partner: Partner) -> PartOutcome:
     await featurization(
         partner.site.name,
         files=partner.files,
+        rules=partner.rules,
         secret=partner.site.secret_path("consortium_secret"),
         output=partner.prepared,
         workers=partner.workers,
@@ -143,29 +168,36 @@ async def take_part(partner: Partner) -> PartOutcome:
     async with asyncio.TaskGroup() as background:
         alone: asyncio.Task[Arm] | None = None
         round_number, plan, tested = 0, None, False
+        prepared = _compare_preparation(partner)
         while (
             found := await next_plan(partner.board, round_number, patience=contributor.patience)
         ) is not None:
             plan = found
             partner.accept(plan)
+            await prepared.compare(plan, wait=plan.round == 0 and not contributor.is_over(plan))
             tested = _demand_one_test(plan, tested)
             if plan.study == QSAR_TRAINING.name:
                 alone = alone or background.create_task(_train_alone(partner, plan))
             directory = partner.round_directory(plan.round)
-            if not contributor.is_over(plan):
+            if _is_test(plan) or not contributor.is_over(plan):  # its own figures a late partner wants too
                 await _work_on(partner, plan, alone, directory=directory)
             outcome = await secure_aggregation(partner.site.name, plan, directory, contributor=contributor)
             if plan.study == CATALOGUE.name:
                 await _find_places(partner, plan, outcome)
-            (directory / "update.npy").unlink(missing_ok=True)  # large, and no later round needs it
+            partner.leave_round(plan, outcome)
             round_number += 1
     if plan is None or alone is None:
         raise ProtocolError(f"'{partner.board.roster.coordinator}' closed the run before its first round")
+    return await _outcome(partner, plan, alone)
+
+
+async def _outcome(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm]) -> PartOutcome:
+    """What a partner takes away from the run whose last plan this was."""
     chosen = evaluation_study.parameters_of(plan)
     scores = partner.round_directory(plan.round)
     arms = await _arms(partner, plan, alone)
     quality = {
-        arm: _quality(scores / arm / CALIBRATION, chosen.modality)
+        arm: selection_of(scores / arm / CALIBRATION, chosen.modality)
         for arm in (ADAPTED, "federated")
         if arm in arms
     }
@@ -179,30 +211,31 @@ async def take_part(partner: Partner) -> PartOutcome:
     )
 
 
+def _compare_preparation(partner: Partner) -> PreparationCheck:
+    """Say, so that only partners can read it, what preparation made of the reference molecules."""
+    report = json.loads((partner.prepared / REPORT).read_bytes())
+    secret = secret_file(partner.site.secret_path("consortium_secret"))
+    digests = keyed_digests(report["reference"], secret=secret, run_id=partner.board.run_id)
+    check = PreparationCheck(partner.board, digests)
+    check.announce()
+    return check
+
+
 def _demand_one_test(plan: RoundPlan, tested: bool) -> bool:  # noqa: FBT001 - private
     """Answer one test evaluation a run: two over other cohorts would differ by one partner's figures.
 
     Returns:
         Whether the run has had its test, this plan included.
     """
-    is_test = plan.study == EVALUATION.name and plan.parameters.get("split") == "test"
-    if is_test and tested:
+    if _is_test(plan) and tested:
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for a second test of the run; one is granted"
         )
-    return tested or is_test
+    return tested or _is_test(plan)
 
 
-def _quality(scored: Path, modality: Modality) -> float | None:
-    """The partner's figure of a model whose tables lie in a directory."""
-    means: dict[str, float | None] = {}
-    if modality != "regression":
-        metrics, counted = read_metrics(scored / "metrics.arrow")
-        means |= metrics.means(counted)
-    if modality != "classification":
-        numbers, counted = read_regression_metrics(scored / "regression_metrics.arrow")
-        means |= numbers.means(counted)
-    return selection_value(means, modality)
+def _is_test(plan: RoundPlan) -> bool:
+    return plan.study == EVALUATION.name and plan.parameters.get("split") == "test"
 
 
 async def _find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any]) -> None:
@@ -256,13 +289,18 @@ async def _work_on(
             raise AgreementViolation(
                 f"the plan of round {plan.round} shares head rows of a catalogue that this partner has not checked"
             )
+        if asked.n_bits != partner.rules.structures.fingerprint.n_bits:
+            raise AgreementViolation(
+                f"the plan of round {plan.round} trains on {asked.n_bits} bits, the agreed profile makes "
+                f"{partner.rules.structures.fingerprint.n_bits}; nothing was computed"
+            )
         assert plan.model_in is not None  # noqa: S101 - accept() saw to it
         training = training_study.PartnerInputs(
             name=partner.site.name,
             dataset=partner.prepared,
             trunk=partner.trunk(plan.model_in),
             places=partner.places,
-            last_round=partner.round_directory(plan.round - 1) if plan.round > 1 else None,
+            head=partner.head_before(plan.round),
             seed=partner.site.seed,
             run_job=partner.run_job,
         )
@@ -283,7 +321,13 @@ async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | No
     """The partner's models that an evaluation plan asks for."""
     parameters = evaluation_study.parameters_of(plan)
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
-    head = partner.round_directory(parameters.after_round) / "head.safetensors"
+    head = partner.head_before(parameters.after_round + 1)
+    if head is None:
+        raise TooFewPartners(
+            f"'{partner.site.name}' was counted in no round of training up to round {parameters.after_round}, so it has "
+            "no head to evaluate",
+            advice="the others go on without it; start another run to take part in its model",
+        )
     arms = {"federated": Arm(trunk=partner.trunk(plan.model_in), head=head, places=partner.places)}
     if "single" in parameters.arm_names:
         if alone is None:
@@ -294,34 +338,17 @@ async def _arms(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | No
             raise AgreementViolation("the plan asks for a pooled model, which exists in simulations only")
         arms["pooled"] = await partner.pooled()
     if partner.local_trunk and parameters.split == "test":
-        arms[ADAPTED] = await _adapt(partner, parameters, arms["federated"])
-    return arms
-
-
-async def _adapt(partner: Partner, chosen: EvaluationParameters, federated: Arm) -> Arm:
-    """Grow a trunk of the partner's own beside the chosen one, by the settings of the round that made it."""
-    output = partner.site.root / ADAPTED
-    plan = await next_plan(partner.board, chosen.after_round, patience=Patience(WAIT_FOR_COORDINATOR_SECONDS))
-    assert plan is not None  # noqa: S101 - this partner took part in it
-    parameters = training_study.parameters_of(plan)
-
-    def make_job() -> Adapt:
-        return Adapt(
-            dataset=partner.prepared,
-            modality=parameters.modality,
-            trunk=federated.trunk,
-            head=federated.head,
-            places=federated.places,
+        arms[ADAPTED] = await adapt(
+            partner.site,
+            partner.prepared,
+            arms["federated"],
             width=partner.local_trunk,
-            seed=partner.site.seed(ADAPTED),
-            settings=parameters.settings,
-            output=output,
+            made_by=await next_plan(
+                partner.board, parameters.after_round, patience=Patience(WAIT_FOR_COORDINATOR_SECONDS)
+            ),
+            run_job=partner.run_job,
         )
-
-    await train_without_federation(
-        partner.site.name, ADAPTED, make_job=make_job, output=output, run_job=partner.run_job
-    )
-    return Arm(trunk=output / "trunk.safetensors", head=output / "head-0.safetensors")
+    return arms
 
 
 async def _train_alone(partner: Partner, plan: RoundPlan) -> Arm:

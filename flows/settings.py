@@ -4,7 +4,8 @@ Why: one frozen object at the edge; everything inside takes plain arguments. Run
 defaults as measured in docs/results.md.
 """
 
-from typing import Literal, Self
+import argparse
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +13,7 @@ from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
 from data_contracts.plan import Modality, threshold_for
 from tasks.aggregation.server_optimizers import ServerOptimizer
+from tasks.featurization.preparation_rules import PROFILES, PreparationRules, rules_of
 from tasks.local_training.jobs import RegressionLoss
 
 
@@ -24,6 +26,7 @@ class RunSettings(BaseModel):
         modality: What is learnt of the assays: classes, numbers (``regression``), or both on one trunk (``hybrid``).
         regression_loss: What a number costs: ``tobit`` or ``one_sided`` (docs/training-and-evaluation.md).
         regression_weight: The numbers' share of the loss in a hybrid run.
+        profile: How every partner prepares its data: ``simple``, ``melloddy``, or rules of one's own in full.
         seed: Public seed of the split into companies, of the initial trunk and of the training order.
         rounds: Rounds of federated training.
         local_epochs: Passes over its training data that a partner makes in a round.
@@ -45,6 +48,7 @@ class RunSettings(BaseModel):
         local_trunk: Width of a trunk of its own that each company grows beside the chosen one; 0 for none. A company of
             its own chooses for itself (``local_trunk`` in its site's settings).
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
+        round_deadline_seconds: How long a round waits in each phase for partners that do not answer.
         permuted_labels: Shuffle the labels: a control that must show no uplift.
     """
 
@@ -52,6 +56,7 @@ class RunSettings(BaseModel):
 
     data: str = "embedded"
     partners: int = Field(default=4, ge=3, le=20)
+    profile: Literal["simple", "melloddy"] | PreparationRules = "simple"
     modality: Modality = "classification"
     regression_loss: RegressionLoss = "tobit"
     regression_weight: float = Field(default=0.5, ge=0, le=1)
@@ -75,6 +80,7 @@ class RunSettings(BaseModel):
     catalogue_heads: bool = True
     local_trunk: int = Field(default=0, ge=0, le=8192)
     pooled_arm: bool = True
+    round_deadline_seconds: float = Field(default=3600.0, ge=1, le=7 * 86400)
     permuted_labels: bool = False
 
     @model_validator(mode="after")
@@ -87,6 +93,11 @@ class RunSettings(BaseModel):
         return self
 
     @property
+    def rules(self) -> PreparationRules:
+        """The rules of the profile."""
+        return rules_of(self.profile) if isinstance(self.profile, str) else self.profile
+
+    @property
     def threshold(self) -> int:
         """Partners that must stay to the end of a round."""
         return threshold_for(self.partners)
@@ -95,6 +106,19 @@ class RunSettings(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the settings, hexadecimal."""
         return digest_of(self.model_dump(mode="json"))
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Take the settings from parsed arguments; None where one was not given. Rules of one's own are read.
+
+    Raises:
+        SettingsError: If the profile is neither known nor a readable file of rules.
+    """
+    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    profile = given["profile"]
+    if profile is not None and profile not in PROFILES:
+        given["profile"] = rules_of(profile)
+    return given
 
 
 def settings_from(values: dict[str, object]) -> RunSettings:

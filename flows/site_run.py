@@ -170,9 +170,8 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
             Partner(
                 site=site,
                 board=board,
-                files=PartnerFiles(
-                    assays=files.assays, activities=files.activities, structures=files.structures
-                ),
+                files=PartnerFiles(**files.model_dump()),
+                rules=opening.settings.rules,
                 run_job=run_job,
                 workers=max(1, (os.cpu_count() or 1) // 2),
                 accept=gate(home, board, opening),

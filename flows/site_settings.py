@@ -14,11 +14,13 @@ from data_contracts.errors import AgreementViolation, ProtocolError, SettingsErr
 from data_contracts.plan import PartyName, RoundPlan
 from flows.settings import RunSettings
 from tasks.exchange.enrolment import Role
+from tasks.featurization.preparation_rules import PROFILES, rules_of
 
 MIB = 2**20
 EXTRA_ROUNDS = 2  # the two evaluations after the last training round; the catalogue is round 0
 
 DataSetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+ProfileName = Annotated[str, Field(pattern=rf"^({'|'.join(PROFILES)}|[0-9a-f]{{64}})$")]
 Study = Literal["catalogue", "qsar-training", "evaluation"]
 Written = TypeVar("Written", bound=BaseModel)
 
@@ -31,6 +33,7 @@ class Files(BaseModel):
     assays: Path
     activities: Path
     structures: Path
+    catalogue: Path | None = None  # of commercial panels, for profiles that look thresholds up in it
 
 
 class SiteSettings(BaseModel):
@@ -73,6 +76,7 @@ class Policy(BaseModel):
 
     Attributes:
         data_sets: Data sets on which runs are granted.
+        profiles: How data may be prepared: names of profiles that motet brings, or digests of other rules.
         expires: After this no plan is answered.
         studies: Studies that may run.
         min_partners: Fewest partners in a cohort.
@@ -88,6 +92,7 @@ class Policy(BaseModel):
 
     v: Literal[1] = 1
     data_sets: tuple[DataSetName, ...]
+    profiles: tuple[ProfileName, ...] = PROFILES
     expires: AwareDatetime
     studies: tuple[Study, ...] = ("catalogue", "qsar-training", "evaluation")
     min_partners: int = Field(default=3, ge=3, le=1024)
@@ -203,6 +208,9 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
     refused = {
         "it rests on another roster": opening.roster != roster,
         f"the data set '{settings.data[:64]}' was never granted": settings.data not in policy.data_sets,
+        f"rules of preparation '{settings.rules.name}' with digest {settings.rules.digest}, never granted": (
+            settings.rules.digest not in _digests(policy.profiles)
+        ),
         f"what was granted expired on {policy.expires:%Y-%m-%d}": now >= policy.expires,
         f"{settings.rounds} rounds, at most {policy.max_rounds} are granted": settings.rounds
         > policy.max_rounds,
@@ -215,6 +223,10 @@ def _of_the_run(opening: RunOpening, *, policy: Policy, roster: str, now: dateti
         ),
     }
     return [reason for reason, applies in refused.items() if applies]
+
+
+def _digests(profiles: tuple[str, ...]) -> set[str]:
+    return {rules_of(name).digest if name in PROFILES else name for name in profiles}
 
 
 def _of_the_plan(plan: RoundPlan, *, policy: Policy) -> list[str]:
@@ -239,4 +251,5 @@ def _of_the_plan(plan: RoundPlan, *, policy: Policy) -> list[str]:
 
 def _changed(plan: RoundPlan, opening: RunOpening) -> list[str]:
     agreed = opening.settings.model_dump()
+    agreed["n_bits"] = opening.settings.rules.structures.fingerprint.n_bits
     return sorted(name for name, value in plan.parameters.items() if name in agreed and value != agreed[name])

@@ -157,7 +157,16 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
     for name in ("activities", "structures", "assays"):
         partner.add_argument(f"--{name}", type=Path, required=True, help=f"its {name}: Parquet, Arrow or CSV")
     partner.add_argument(
+        "--catalogue", type=Path, help="the consortium's catalogue, for the profile melloddy"
+    )
+    partner.add_argument(
         "--grant", action="append", default=[], metavar="DATA_SET", help="runs on this data set are granted"
+    )
+    partner.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        help="rules by which its data may be prepared: simple, melloddy or a YAML file (default: the first two)",
     )
     partner.add_argument(
         "--expires", required=True, metavar="DATE", help="last day of what is granted, 2027-01-01"
@@ -209,8 +218,7 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_training(lead)
 
 
-def _add_training(run: argparse.ArgumentParser) -> None:
-    learning = run.add_argument_group("training")
+def _add_modality(learning: Any) -> None:
     learning.add_argument(
         "--modality",
         choices=("classification", "regression", "hybrid"),
@@ -222,6 +230,14 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     learning.add_argument(
         "--regression-weight", type=float, help="the numbers' share of a hybrid loss (default: 0.5)"
     )
+
+
+def _add_training(run: argparse.ArgumentParser) -> None:
+    run.add_argument_group("preparation").add_argument(
+        "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
+    )
+    learning = run.add_argument_group("training")
+    _add_modality(learning)
     learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"
     )
@@ -246,6 +262,12 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     learning.add_argument("--server-learning-rate", type=float, help="factor on the server's step")
     learning.add_argument(
         "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
+    )
+    learning.add_argument(
+        "--round-deadline-seconds",
+        type=float,
+        metavar="S",
+        help="how long each phase of a round waits for partners that do not answer (default: 3600)",
     )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")

@@ -16,7 +16,7 @@ from flows.cli.performing import log_to_terminal, perform
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.services import prefect_server
-from flows.settings import RunSettings, settings_from
+from flows.settings import RunSettings, given_settings, settings_from
 
 ARMS = ("single", "federated", "pooled")
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "r2": "R2", "rmse": "RMSE"}
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(arguments: argparse.Namespace) -> RunSettings:
-    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    given = given_settings(arguments)
     if given["data"] is not None and (arguments.activities or arguments.structures or arguments.partners):
         raise SettingsError(
             "--data names companies that were made before; --partners, --activities and --structures make new ones",

@@ -14,11 +14,12 @@ from data_contracts.errors import SettingsError
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
 from flows.services import prefect_server
-from flows.settings import RunSettings, settings_from
+from flows.settings import given_settings, settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
 from tasks.exchange.enrolment import SignedRoster
 from tasks.exchange.mailbox_service import MailboxService
+from tasks.featurization.preparation_rules import PROFILES, rules_of
 
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -26,9 +27,11 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
     address = getattr(arguments, "address", None)
     files = policy = None
     if arguments.role == "partner":
-        files = Files(
-            **{name: getattr(arguments, name).resolve() for name in ("assays", "activities", "structures")}
-        )
+        names = ("assays", "activities", "structures", "catalogue")
+        given_files = {
+            name: path.resolve() for name in names if (path := getattr(arguments, name)) is not None
+        }
+        files = Files(**given_files)
         policy = _policy(arguments)
     given = {
         "role": arguments.role,
@@ -52,7 +55,9 @@ def _policy(arguments: argparse.Namespace) -> Policy:
     except ValueError:
         raise SettingsError("--expires is no date, expected one like 2027-01-01") from None
     expires = datetime.combine(last_day + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
-    return checked(Policy, {"data_sets": tuple(arguments.grant), "expires": expires})
+    granted = {"data_sets": tuple(arguments.grant), "expires": expires}
+    own = tuple(name if name in PROFILES else rules_of(name).digest for name in arguments.profile)
+    return checked(Policy, granted | ({"profiles": own} if own else {}))
 
 
 def roster_make(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -105,7 +110,7 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lead a run."""
     log_to_terminal(verbose=arguments.verbose)
     site = open_site(arguments.home)
-    given = {name: getattr(arguments, name, None) for name in RunSettings.model_fields}
+    given = given_settings(arguments)
     here = {"partners": len(site.roster.roster.partners), "pooled_arm": False}
     listed = [] if arguments.catalogue is None else arguments.catalogue.read_text().split("\n")
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.errors import ContractViolation
-from tasks.evaluation.metrics import METRICS, REGRESSION_METRICS, EndpointMetrics
+from data_contracts.plan import Modality
+from tasks.evaluation.metrics import METRICS, REGRESSION_METRICS, EndpointMetrics, selection_value
 from tasks.evaluation.regression_metrics import RegressionMetrics
 from tasks.exchange.durable_files import replace_whole
 
@@ -133,3 +134,37 @@ def read_regression_metrics(path: Path) -> tuple[RegressionMetrics, npt.NDArray[
         **{name: columns[name] for name in REGRESSION_METRICS},
     )
     return metrics, columns["counted"]
+
+
+def counted_values(classes: Path | None, numbers: Path | None) -> dict[str, npt.NDArray[np.float64]]:
+    """The values of each metric over the endpoints that count.
+
+    Args:
+        classes: Table of classification metrics; None without such endpoints.
+        numbers: Table of regression metrics; None without such endpoints.
+
+    Raises:
+        ContractViolation: If a file is missing, damaged or of another layout.
+    """
+    values: dict[str, npt.NDArray[np.float64]] = {}
+    if classes is not None:
+        metrics, counted = read_metrics(classes)
+        values |= {name: getattr(metrics, name)[counted] for name in METRICS}
+    if numbers is not None:
+        found, counted = read_regression_metrics(numbers)
+        values |= {name: getattr(found, name)[counted] for name in REGRESSION_METRICS}
+    return values
+
+
+def selection_of(directory: Path, modality: Modality) -> float | None:
+    """The figure that chooses between models, of the one whose tables lie in a directory; None if nothing counts.
+
+    Raises:
+        ContractViolation: If a file is missing, damaged or of another layout.
+    """
+    values = counted_values(
+        None if modality == "regression" else directory / "metrics.arrow",
+        None if modality == "classification" else directory / "regression_metrics.arrow",
+    )
+    means = {name: float(found.mean()) if len(found) else None for name, found in values.items()}
+    return selection_value(means, modality)

@@ -71,26 +71,29 @@ def reference_digests(recipe: StructureRecipe, rules: PreparationRules) -> dict[
     }
 
 
-def require_same(ours: Mapping[str, str], theirs: Mapping[str, str], *, who: str) -> None:
-    """Refuse a party whose preparation differs from ours.
+def require_same(ours: Mapping[str, str], theirs: Mapping[str, str], *, us: str, who: str) -> None:
+    """Refuse a partner whose preparation differs from ours.
 
     Args:
-        ours: As ``reference_digests`` gives them.
-        theirs: The other party's.
-        who: The other party.
+        ours: As ``reference_digests`` gives them, or keyed.
+        theirs: The other partner's.
+        us: This partner.
+        who: The other partner.
 
     Raises:
         UpdateMismatch: Names the first step that differs; what follows it differs because of it.
     """
-    for step in STEPS:
-        if ours.get(step) != theirs.get(step):
+    for step in ours:
+        if ours[step] != theirs.get(step):
             raise UpdateMismatch(
-                f"'{who}' prepares the reference molecules in another way: got another result of {step}, expected ours",
+                f"'{who}' prepares the reference molecules in another way: got another result of {step}, expected that "
+                f"of '{us}'; nothing was trained",
                 advice=ADVICE[step],
             )
 
 
 ADVICE = {
+    "secret": "compare keys/consortium_secret: one of the two holds another one",
     "RDKit": "install the RDKit version that the consortium agreed on",
     "standardization": "use the same profile; `motet prepare --profile` names it",
     "fingerprint": "use the same profile: radius, number of bits, counts and stereo decide",

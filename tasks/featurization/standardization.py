@@ -224,3 +224,22 @@ class PublishedStandardizer:
         return (
             Parent(parent, Chem.MolToSmiles(parent), None) if reason is None else Parent(None, None, reason)
         )
+
+
+def standardizer_of(profile: str, *, keep_stereo: bool = False) -> Standardizer | PublishedStandardizer:
+    """Make what finds parents by a profile, as a model's card names it.
+
+    Args:
+        profile: ``PROFILE`` or ``PUBLISHED_PROFILE``.
+        keep_stereo: Whether stereoisomers have parents of their own.
+
+    Raises:
+        ValueError: If this code knows no such profile.
+    """
+    if profile == PROFILE:
+        return Standardizer(keep_stereo=keep_stereo)
+    if profile == PUBLISHED_PROFILE:
+        return PublishedStandardizer(keep_stereo=keep_stereo)
+    raise ValueError(
+        f"standardization {profile!r} is unknown here, which knows {PROFILE} and {PUBLISHED_PROFILE}"
+    )

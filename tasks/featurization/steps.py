@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.exchange.identity import secret_file
 from tasks.featurization.preparation import PartnerFiles, Progress, prepare_dataset
+from tasks.featurization.preparation_rules import PreparationRules
 
 logger = logging.getLogger("motet")
 TELL_TIMES = 4
@@ -26,12 +27,19 @@ TELL_TIMES = 4
     persist_result=False,
 )
 async def featurization(
-    partner: str, *, files: PartnerFiles, secret: Path, output: Path, workers: int
+    partner: str,
+    *,
+    files: PartnerFiles,
+    rules: PreparationRules,
+    secret: Path,
+    output: Path,
+    workers: int,
 ) -> str:
     """Prepare a partner's files; bad rows stay in its quarantine. The secret is read from its file, here only."""
     await asyncio.to_thread(
         prepare_dataset,
         files,
+        rules=rules,
         consortium_secret=secret_file(secret),
         output=output,
         workers=workers,

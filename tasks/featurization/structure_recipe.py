@@ -7,7 +7,6 @@ Runs: on the partner. Source: own.
 
 import hmac
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -17,12 +16,10 @@ from tasks.featurization.folds import N_FOLDS, fold_of_scaffold, structure_key
 from tasks.featurization.permutations import Permutation, keyed_permutation, published_permutation
 from tasks.featurization.preparation_rules import StructureRules
 from tasks.featurization.published_folds import published_fold
-from tasks.featurization.standardization import PROFILE, PUBLISHED_PROFILE
-from tasks.featurization.worker import Options
+from tasks.featurization.worker import STANDARDIZATIONS, Options
 from tasks.featurization.worker_pool import Deadlines
 
 VERSION = 2  # of what this folder does to structures and no other name stands for
-STANDARDIZATIONS: Mapping[str, str] = {"fast": PROFILE, "published": PUBLISHED_PROFILE}
 NAME_PURPOSE, DIGEST_PURPOSE = b"motet/cache-name/v1", b"motet/structure-recipe/v1"
 PUBLISHED_DEADLINES = Deadlines(chunk_seconds=60.0, seconds_per_structure=1.0)  # canonical tautomers
 

@@ -26,7 +26,7 @@ from rdkit.Chem import MolFromSmiles, rdMolHash
 from tasks.featurization.fingerprints import N_BITS, RADIUS, Hasher
 from tasks.featurization.folds import generic_scaffold
 from tasks.featurization.published_folds import network_scaffold
-from tasks.featurization.standardization import Parent, PublishedStandardizer, Standardizer
+from tasks.featurization.standardization import PROFILE, PUBLISHED_PROFILE, Parent, standardizer_of
 
 LENGTH_BYTES = 8
 PR_SET_PDEATHSIG = 1
@@ -41,6 +41,7 @@ ANSWER = pa.schema(
         pa.field("counts", pa.list_(pa.uint16())),
     ]
 )
+STANDARDIZATIONS: Mapping[str, str] = {"fast": PROFILE, "published": PUBLISHED_PROFILE}
 Featurize = Callable[[Sequence[str]], Any]
 SCAFFOLDS: Mapping[str, Callable[[Any], str]] = {
     "generic": generic_scaffold,
@@ -109,8 +110,7 @@ def as_given(smiles: str) -> Parent:
 def _parent_finder(options: Options) -> Callable[[str], Parent]:
     if options.standardization == "as_given":
         return as_given
-    kind = Standardizer if options.standardization == "fast" else PublishedStandardizer
-    return kind(keep_stereo=options.chirality).parent
+    return standardizer_of(STANDARDIZATIONS[options.standardization], keep_stereo=options.chirality).parent
 
 
 class Featurizer:

@@ -167,7 +167,8 @@ class Score(_Frozen):
         dataset: Prepared directory.
         modality: Which endpoints there are.
         trunk: Trunk or shared model, safetensors.
-        head: The partner's head, safetensors.
+        head: The partner's head, safetensors; None draws the first one from ``head_seed``, as ``LocalSteps`` does.
+        head_seed: The partner's own seed for a first head.
         places: As in ``LocalSteps``: rows of the shared model's catalogue head replace those of ``head``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
@@ -180,7 +181,8 @@ class Score(_Frozen):
     dataset: Path
     modality: Modality = "classification"
     trunk: Path
-    head: Path
+    head: Path | None
+    head_seed: Seed = 0
     places: Path | None = None
     folds: Folds
     min_per_class: int = Field(default=5, ge=1)
@@ -280,6 +282,7 @@ class ScoreResult(_Frozen):
 
     kind: Literal["score"] = "score"
     metrics: Path | None
+    scores: Path | None = None
     regression_metrics: Path | None = None
     means: Means
     usage: Usage

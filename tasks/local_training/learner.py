@@ -95,8 +95,7 @@ class Learner:
         part = weight.index_select(0, touched).requires_grad_()
         embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
         features = features_behind(embedded, self.tensors, dropout=self._dropout)
-        if self._beside:
-            features = torch.cat([self._dropout(self._finished(bits, starts)), features], dim=1)
+        features = self._behind_finished(features, bits, starts)
         logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
         loss, total_weight, n_labels = self._loss(logits, labels)
         torch.autograd.backward(loss * self.loss_scale)
@@ -154,16 +153,21 @@ class Learner:
         self._adam.resume(moments)
         return self
 
-    @torch.no_grad()
-    def _finished(self, bits: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64]) -> Tensor:
-        """Features of the trunk that is not trained, shape ``(n_molecules, H)``."""
-        embedded = embed(
-            self._beside[EMBEDDING],
-            self._beside["embedding.bias"],
-            bits=torch.from_numpy(bits.astype(np.int64)),
-            starts=torch.from_numpy(starts),
-        )
-        return features_behind(embedded, self._beside, dropout=without_dropout)
+    def _behind_finished(
+        self, features: Tensor, bits: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """Put the features of the trunk that is not trained in front, if there is one."""
+        if not self._beside:
+            return features
+        with torch.no_grad():
+            embedded = embed(
+                self._beside[EMBEDDING],
+                self._beside["embedding.bias"],
+                bits=torch.from_numpy(bits.astype(np.int64)),
+                starts=torch.from_numpy(starts),
+            )
+            finished = features_behind(embedded, self._beside, dropout=without_dropout)
+        return torch.cat([self._dropout(finished), features], dim=1)
 
     @torch.no_grad()
     def _pull_to_start(self) -> None:

@@ -20,6 +20,8 @@ from tasks.local_training.arrow_columns import flags, join_starts, numbers, rang
 
 PUBLIC_CENTRE, PUBLIC_SCALE = 6.5, 1.0
 """Scale of shared rows, the same at every partner: -log10(M), near the middle of what is measured, one decade a unit."""
+LOWEST_DEVIATION, HIGHEST_DEVIATION = 0.05, 20.0
+"""Bounds of the learnt deviation, in units of an endpoint's scale: one molecule by heart must not end in zero."""
 SMALLEST_SCALE = 1e-6
 """A smaller spread is none: such an endpoint keeps its own unit."""
 

@@ -11,9 +11,14 @@ import numpy.typing as npt
 
 from data_contracts.plan import Modality
 from tasks.local_training.dataset import ROWS_AT_A_TIME, PreparedDataset
-from tasks.local_training.losses import HIGHEST_DEVIATION, LOWEST_DEVIATION
 from tasks.local_training.parameters import FloatArray, Parameters
-from tasks.local_training.regression_data import PUBLIC_CENTRE, PUBLIC_SCALE, SMALLEST_SCALE
+from tasks.local_training.regression_data import (
+    HIGHEST_DEVIATION,
+    LOWEST_DEVIATION,
+    PUBLIC_CENTRE,
+    PUBLIC_SCALE,
+    SMALLEST_SCALE,
+)
 from tasks.local_training.shared_model import Places
 
 FloatVector = npt.NDArray[np.float64]

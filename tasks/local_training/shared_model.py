@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from data_contracts.errors import UpdateMismatch
 from tasks.local_training.parameters import (
+    N_BITS,
     FloatArray,
     Layout,
     Parameters,
@@ -37,9 +38,10 @@ HEAD_STREAM = (
 Places = npt.NDArray[np.int32]
 
 
-def shared_layout(hidden: int, *, n_catalogue: int, n_layers: int = 0) -> Layout:
+def shared_layout(hidden: int, *, n_catalogue: int, n_layers: int = 0, n_bits: int = N_BITS) -> Layout:
     """List the shared arrays in the order of the flat vector: the trunk's, then ``catalogue.weight`` and ``.bias``."""
-    return trunk_layout(hidden, n_layers=n_layers) + catalogue_layout(hidden, n_catalogue=n_catalogue)
+    trunk = trunk_layout(hidden, n_layers=n_layers, n_bits=n_bits)
+    return trunk + catalogue_layout(hidden, n_catalogue=n_catalogue)
 
 
 def catalogue_layout(hidden: int, *, n_catalogue: int) -> Layout:
@@ -49,21 +51,24 @@ def catalogue_layout(hidden: int, *, n_catalogue: int) -> Layout:
     return tuple((PREFIX + name, shape) for name, shape in head_layout(n_catalogue, hidden))
 
 
-def trunk_length(hidden: int, *, n_layers: int = 0) -> int:
+def trunk_length(hidden: int, *, n_layers: int = 0, n_bits: int = N_BITS) -> int:
     """How many parameters of the flat vector belong to the trunk; the catalogue head follows."""
-    return vector_length(trunk_layout(hidden, n_layers=n_layers))
+    return vector_length(trunk_layout(hidden, n_layers=n_layers, n_bits=n_bits))
 
 
-def initial_shared(hidden: int, *, n_catalogue: int, seed: int, n_layers: int = 0) -> FloatArray:
+def initial_shared(
+    hidden: int, *, n_catalogue: int, seed: int, n_layers: int = 0, n_bits: int = N_BITS
+) -> FloatArray:
     """Draw the first shared model from a public seed.
 
     Returns:
         A flat vector of ``shared_layout``; its trunk does not depend on the catalogue.
     """
     head = initial_head(n_catalogue, hidden, seed=seed + HEAD_STREAM) if n_catalogue else {}
-    trunk = initial_trunk(hidden, seed=seed, n_layers=n_layers)
+    trunk = initial_trunk(hidden, seed=seed, n_layers=n_layers, n_bits=n_bits)
     arrays = trunk | {PREFIX + name: array for name, array in head.items()}
-    return flatten(arrays, shared_layout(hidden, n_catalogue=n_catalogue, n_layers=n_layers))
+    layout = shared_layout(hidden, n_catalogue=n_catalogue, n_layers=n_layers, n_bits=n_bits)
+    return flatten(arrays, layout)
 
 
 def layout_of_shared(shared: Mapping[str, FloatArray]) -> Layout:

@@ -31,9 +31,11 @@ from tasks.local_training.parameters import (
 )
 from tasks.local_training.regression_heads import in_assay_units
 from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
-from tasks.model_registration import scoring
+from tasks.model_registration import molecules, scoring
+from tasks.model_registration.recipe import ModelRecipe, RecipeCard
 
 Sha256 = str
+DEFAULT_RECIPE = ModelRecipe()
 
 
 class DataOrigin(BaseModel):
@@ -82,6 +84,7 @@ class ModelCard(BaseModel):
     n_layers: int
     fingerprint: dict[str, str | int | bool]
     standardization: str
+    recipe: RecipeCard | None = None
     data: DataOrigin
     validation: Validation | None
     conformal_levels: tuple[float, ...] = ()
@@ -124,6 +127,7 @@ def write_bundle(
     data: DataOrigin,
     validation: Validation | None,
     reliability: Mapping[str, FloatArray] | None = None,
+    recipe: ModelRecipe = DEFAULT_RECIPE,
 ) -> ModelCard:
     """Write a model's directory; the same arguments give the same bytes.
 
@@ -138,12 +142,13 @@ def write_bundle(
         validation: The number that decides whether this version becomes champion.
         reliability: What says how far predictions can be believed, from ``reliability.reliability_of``; None for a
             trunk, or if the model was not calibrated.
+        recipe: How the training structures were prepared; by default the profile ``simple``.
 
     Returns:
         The card.
 
     Raises:
-        UpdateMismatch: If trunk, head and endpoints do not fit together.
+        UpdateMismatch: If trunk, head, endpoints and recipe do not fit together.
     """
     layout = layout_of(trunk)
     n_bits, hidden = trunk["embedding.weight"].shape
@@ -151,6 +156,10 @@ def write_bundle(
     n_endpoints = len(endpoints) + n_numbers
     if (head is None) != (n_endpoints == 0):
         raise UpdateMismatch(f"a model has a head and endpoints, or neither; got {n_endpoints} endpoints")
+    if recipe.fingerprint["n_bits"] != n_bits:
+        raise UpdateMismatch(
+            f"the trunk reads {n_bits} bits, the recipe makes {recipe.fingerprint['n_bits']}; was it another profile's?"
+        )
     if head is not None:
         modality: Modality = "hybrid" if n_numbers else "classification"
         check_layout(head, head_layout(n_endpoints, hidden, modality=modality))
@@ -158,9 +167,14 @@ def write_bundle(
     if reliability is not None:
         check_layout(reliability, reliability_layout(len(endpoints), n_bits=n_bits, n_regression=n_numbers))
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {**trunk, **(head or {}), **(reliability or {})}
+    weights = {
+        **trunk,
+        **(head or {}),
+        **(reliability or {}),
+        **recipe.arrays(has_head=head is not None),
+    }
     replace_whole(directory / scoring.WEIGHTS, [save({name: weights[name] for name in sorted(weights)})])
-    for module in (standardization, fingerprints, scoring):
+    for module in (standardization, fingerprints, molecules, scoring):
         source = _source_of(module)
         shutil.copyfile(source, directory / source.name)
     card = ModelCard(
@@ -171,8 +185,9 @@ def write_bundle(
         hidden=hidden,
         n_bits=n_bits,
         n_layers=(len(layout) - 2) // 2,
-        fingerprint=dict(fingerprints.FINGERPRINT),
-        standardization=standardization.PROFILE,
+        fingerprint=recipe.fingerprint,
+        standardization=recipe.standardization,
+        recipe=recipe.card(),
         data=data,
         validation=validation,
         conformal_levels=LEVELS if reliability is not None else (),

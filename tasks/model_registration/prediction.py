@@ -12,7 +12,7 @@ from typing import Any, Literal
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError, UpdateMismatch
 from tasks.featurization import fingerprints, standardization
-from tasks.model_registration import scoring
+from tasks.model_registration import molecules, scoring
 from tasks.model_registration.bundle import ModelCard, read_card
 from tasks.model_registration.registry import find_version
 
@@ -56,9 +56,15 @@ class LoadedModel:
             SettingsError: If an endpoint or a level is unknown.
         """
         if self.card.kind == "trunk" or embeddings == "instead":
+            if self.scorer.lacks_permutation:
+                raise SettingsError(
+                    f"'{self.label}' is a trunk that learned from permuted fingerprint bits; only the partners of its "
+                    "consortium hold the permutation",
+                    advice="predict with a partner's own model, at that partner",
+                )
             if endpoints:
                 raise SettingsError(
-                    f"the features of '{self.label}' belong to no endpoint", advice="leave out --endpoint"
+                    f"the features of '{self.label}' have no endpoints", advice="leave out --endpoint"
                 )
             return self.scorer.embeddings(smiles)
         unknown = sorted(set(endpoints) - set(self.scorer.endpoints))
@@ -104,16 +110,25 @@ def load_model(home: Path, model: str) -> LoadedModel:
 
 
 def _load(bundle: Path, *, label: str, card: ModelCard) -> LoadedModel:
-    if card.fingerprint != fingerprints.FINGERPRINT or card.standardization != standardization.PROFILE:
+    known = (standardization.PROFILE, standardization.PUBLISHED_PROFILE)
+    same_kind = card.fingerprint.get("kind") == fingerprints.FINGERPRINT["kind"]
+    if (
+        set(card.fingerprint) != set(fingerprints.FINGERPRINT)
+        or not same_kind
+        or card.standardization not in known
+    ):
         raise UpdateMismatch(
             f"model '{label}' prepares molecules by {card.standardization} and {card.fingerprint}, which is not what "
             "this motet does",
             advice="load it with mlflow.pyfunc.load_model: the model carries its own code",
         )
     try:
-        scorer = scoring.load(
-            bundle, sources={"standardization": standardization, "fingerprints": fingerprints}
-        )
+        installed = {
+            "standardization": standardization,
+            "fingerprints": fingerprints,
+            "molecules": molecules,
+        }
+        scorer = scoring.load(bundle, sources=installed)
     except (OSError, ValueError) as exc:
         raise UpdateMismatch(
             f"model '{label}' cannot be loaded: {exc if isinstance(exc, ValueError) else type(exc).__name__}",

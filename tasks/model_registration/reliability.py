@@ -36,12 +36,14 @@ class CalibrationInputs:
         prepared: The partner's prepared data.
         modality: Which endpoints the model has.
         head: Its head, which knows the deviation of its regression endpoints; not read without any.
+        n_bits: Length of its fingerprints.
     """
 
     scores: Path
     prepared: Path
     modality: Modality = "classification"
     head: Path | None = None
+    n_bits: int = N_BITS
 
 
 def reliability_of(inputs: CalibrationInputs) -> Parameters:
@@ -58,7 +60,7 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
     logit = logits_of_probabilities(scores.probability)
     calibration = fit_calibration(scores.endpoint, scores.label, logit, n_endpoints=n_classes)
     thresholds = fit_conformal(scores.endpoint, scores.label, logit, n_endpoints=n_classes)
-    known = known_bits(dataset)
+    known = known_bits(dataset, n_bits=inputs.n_bits)
     shares = known_shares(dataset, known, rows=dataset.rows(VALIDATION_FOLDS))
     arrays = _intervals(inputs, dataset) | {
         "calibration.slope": calibration.slope,
@@ -87,9 +89,9 @@ def _intervals(inputs: CalibrationInputs, dataset: PreparedDataset) -> dict[str,
     return {"interval.half_width": fit_half_widths(scores, deviation=deviation)}
 
 
-def known_bits(dataset: PreparedDataset) -> npt.NDArray[np.bool_]:
+def known_bits(dataset: PreparedDataset, *, n_bits: int = N_BITS) -> npt.NDArray[np.bool_]:
     """Fingerprint bits that a training molecule sets, shape ``(n_bits,)``."""
-    known = np.zeros(N_BITS, dtype=bool)
+    known = np.zeros(n_bits, dtype=bool)
     known[dataset.used_bits(dataset.training_rows(TRAINING_FOLDS))] = True
     return known
 

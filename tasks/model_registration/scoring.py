@@ -1,4 +1,4 @@
-"""SMILES to predictions, from one directory: card, weights, and the two source files that make fingerprints.
+"""SMILES to predictions, from one directory: card, weights, and the source files that make fingerprints.
 
 Why: the consumer of a model has RDKit and NumPy, not motet; so this file travels inside every model, imports
 none of our packages, and prepares a molecule with the very code that prepared the training data.
@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,14 +21,14 @@ from safetensors.numpy import load_file
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
-SOURCES = ("standardization.py", "fingerprints.py", "scoring.py")
+MODULES = ("standardization", "fingerprints", "molecules")
+SOURCES = (*(f"{name}.py" for name in MODULES), "scoring.py")
 FORMAT = "motet-model@1"
 CHUNK = 256  # molecules embedded at once: bounds the gathered rows to about 100 MB at 1,000 hidden units
 
 SIGNIFICANCE = 0.2  # of conformal sets unless asked otherwise: the true class is left out one time in five
 SETS = np.array(["neither", "active", "inactive", "both"], dtype=object)
-MAX_SMILES = 5_000  # characters, as in the contract *structures*
-MISSING, TOO_LONG = "missing", "too_long"  # reasons beside those of standardization.py
+PERMUTATION = "fingerprint.permutation"  # new place of each bit, uint16 of shape (n_bits,)
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -45,14 +46,17 @@ class ScoringModel:
             ``.inactive (n_levels, n_endpoints)``, ``domain.known (n_bits,)`` and ``domain.least_share (1,)``. Where it
             has regression endpoints, their rows are the last, on the assays' scales, and a calibrated model has
             ``interval.half_width (n_levels, n_regression)`` for them; the other arrays are of the classes alone.
+            One that learned from permuted bits has ``fingerprint.permutation``, unless it is a trunk.
         standardization: The module that finds a molecule's parent structure.
         fingerprints: The module that hashes its environments.
+        molecules: The module that does both as the card says.
     """
 
     card: Mapping[str, Any]
     weights: Mapping[str, FloatArray]
     standardization: ModuleType
     fingerprints: ModuleType
+    molecules: ModuleType
 
     @property
     def endpoints(self) -> list[str]:
@@ -69,6 +73,16 @@ class ScoringModel:
         """Whether predictions say how far they can be believed."""
         return "calibration.slope" in self.weights
 
+    @property
+    def lacks_permutation(self) -> bool:
+        """Whether it learned from permuted bits and cannot permute them itself."""
+        recipe = self.card.get("recipe") or {}
+        return recipe.get("permutation", "none") != "none" and PERMUTATION not in self.weights
+
+    @cached_property
+    def _preparer(self) -> Any:
+        return self.molecules.Preparer(self.card, self.standardization, self.fingerprints)
+
     def features(self, smiles: Sequence[str]) -> tuple[FloatArray, list[str | None]]:
         """Compute the trunk's features.
 
@@ -77,6 +91,9 @@ class ScoringModel:
 
         Returns:
             float32 of shape ``(n_valid, H)``, and for each molecule None or the reason why it is invalid.
+
+        Raises:
+            ValueError: If the bits were permuted and the model does not hold the permutation.
         """
         starts, bits, reasons = self._set_bits(smiles)
         return self._features_of(starts, bits), reasons
@@ -105,19 +122,13 @@ class ScoringModel:
         return inside
 
     def _set_bits(self, smiles: Sequence[str]) -> tuple[IntArray, npt.NDArray[np.uint16], list[str | None]]:
-        standardizer = self.standardization.Standardizer()
-        mols, reasons = [], []
-        for text in smiles:
-            if not isinstance(text, str):
-                reasons.append(MISSING)
-            elif len(text) > MAX_SMILES:
-                reasons.append(TOO_LONG)
-            else:
-                parent = standardizer.parent(text)
-                reasons.append(parent.reason)
-                if parent.reason is None:
-                    mols.append(parent.mol)
-        return (*self.fingerprints.hashed_bits_of(mols), reasons)
+        if self.lacks_permutation:
+            raise ValueError(
+                "this trunk learned from permuted fingerprint bits and does not hold the permutation, which only the "
+                "partners of its consortium have: predict with a partner's own model"
+            )
+        starts, bits, reasons = self._preparer.set_bits(smiles)
+        return starts, self.weights[PERMUTATION][bits] if PERMUTATION in self.weights else bits, reasons
 
     def probabilities(
         self, smiles: Sequence[str], *, endpoints: Sequence[str] = ()
@@ -284,10 +295,11 @@ def load(directory: Path, *, sources: Mapping[str, ModuleType] | None = None) ->
 
     Args:
         directory: Holds ``card.json``, ``weights.safetensors`` and the source files.
-        sources: Modules ``standardization`` and ``fingerprints`` to use; those of the directory if None.
+        sources: ``MODULES`` to use; those of the directory if None.
 
     Raises:
-        ValueError: If a file is not the one that the card names, or the card is of another format.
+        ValueError: If a file is not the one that the card names, the card is of another format, or the installed RDKit
+            prepares molecules in another way than the one that prepared the training data.
     """
     card = json.loads((directory / CARD).read_bytes())
     if card.get("format") != FORMAT:
@@ -301,9 +313,8 @@ def load(directory: Path, *, sources: Mapping[str, ModuleType] | None = None) ->
             raise ValueError(
                 f"{name} is not the file of this model: SHA-256 {got[:12]}, card {expected[:12]}"
             )
-    modules = sources or {
-        name: load_source(directory / f"{name}.py", name) for name in ("standardization", "fingerprints")
-    }
+    modules = sources or {name: load_source(directory / f"{name}.py", name) for name in MODULES}
+    modules["molecules"].check_rdkit(card, modules["standardization"], modules["fingerprints"])
     return ScoringModel(card, load_file(directory / WEIGHTS), **modules)
 
 

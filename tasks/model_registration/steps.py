@@ -12,7 +12,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.exchange.identity import secret_file
+from tasks.featurization.preparation_rules import StructureRules
 from tasks.model_registration.bundle import DataOrigin, Validation, read_parts, write_bundle
+from tasks.model_registration.recipe import ModelRecipe
 from tasks.model_registration.registration import RegisteredVersion, register
 from tasks.model_registration.reliability import CalibrationInputs, reliability_of
 from tasks.tracking.runs import TrackedRun
@@ -39,15 +42,21 @@ async def model_registration(
     data: DataOrigin,
     validation: Validation | None,
     bundle: Path,
+    rules: StructureRules,
+    secret: Path | None = None,
     calibrated_on: CalibrationInputs | None = None,
 ) -> RegisteredVersion:
-    """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases."""
+    """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases.
+
+    A partner's secret is read from its file, here only: its model holds the permutation that follows from it.
+    """
     del who
+    recipe = ModelRecipe.of(rules, secret=secret_file(secret) if secret else None)
     arrays, full = read_parts(trunk, head, places)
     write = partial(write_bundle, bundle, run_id=run_id, data=data, validation=validation)
     names = {"endpoints": endpoints, "regression_endpoints": regression_endpoints}
     known = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
-    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known, **names)
+    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known, recipe=recipe, **names)
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic
     )

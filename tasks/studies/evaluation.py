@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, Modality, RoundPlan
+from tasks.evaluation.metric_tables import counted_values
 from tasks.evaluation.metrics import METRICS_OF, PERFECT
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
@@ -23,7 +24,7 @@ from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
-from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
+from tasks.studies.qsar_training import COUNT_BITS, RunJob
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
@@ -132,7 +133,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     values = {}
     for arm in parameters.arm_names:
         scored = await _score(inputs, arm, parameters, fold=FOLDS[parameters.split], output=directory / arm)
-        values[arm] = counted_values(scored)
+        values[arm] = counted_values(scored.metrics, scored.regression_metrics)
         if parameters.split == "test":  # the partner's own: what its reliability is learnt on
             calibration = directory / arm / CALIBRATION
             await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)

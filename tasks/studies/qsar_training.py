@@ -19,8 +19,8 @@ from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import ServerOptimizer, clip_for_next_round, server_step
-from tasks.evaluation.metric_tables import read_metrics, read_regression_metrics
-from tasks.evaluation.metrics import METRICS, METRICS_OF, REGRESSION_METRICS
+from tasks.evaluation.metric_tables import counted_values
+from tasks.evaluation.metrics import METRICS_OF
 from tasks.evaluation.sums import figures_to_means, to_figures
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import (
@@ -32,6 +32,7 @@ from tasks.local_training.jobs import (
     TrainingSettings,
 )
 from tasks.local_training.parameters import (
+    N_BITS,
     FloatArray,
     Layout,
     read_parameters,
@@ -67,6 +68,7 @@ class TrainingParameters(BaseModel):
         modality: What is learnt of the assays: classes, numbers, or both.
         regression_loss: What a regression endpoint costs.
         regression_weight: The numbers' share of the loss where both are learnt.
+        n_bits: Length of the hashed fingerprints that the trunk reads.
         hidden: Width of the trunk.
         layers: Residual layers of the trunk behind the embedding.
         n_catalogue: Rows of the catalogue head; 0 if no endpoint is shared.
@@ -92,6 +94,7 @@ class TrainingParameters(BaseModel):
     modality: Modality = "classification"
     regression_loss: RegressionLoss = "tobit"
     regression_weight: float = Field(default=0.5, ge=0, le=1)
+    n_bits: int = Field(default=N_BITS, ge=1, le=N_BITS)
     hidden: int = Field(ge=1, le=8192)
     layers: int = Field(default=0, ge=0, le=8)
     n_catalogue: int = Field(default=0, ge=0, le=MAX_ENDPOINTS)
@@ -114,7 +117,9 @@ class TrainingParameters(BaseModel):
     @property
     def layout(self) -> Layout:
         """Names and shapes of the shared model's arrays, in the order of the flat vector."""
-        return shared_layout(self.hidden, n_catalogue=self.n_catalogue, n_layers=self.layers)
+        return shared_layout(
+            self.hidden, n_catalogue=self.n_catalogue, n_layers=self.layers, n_bits=self.n_bits
+        )
 
     @property
     def catalogue(self) -> BlobReference:
@@ -177,7 +182,7 @@ class PartnerInputs:
         dataset: Its prepared data.
         trunk: The round's shared model as a verified file.
         places: Each endpoint's row in the catalogue head, as a file.
-        last_round: Directory of its last round; None in the first.
+        head: Its head as the last round that counted it left it; None if none has.
         seed: Private seed of a purpose.
         run_job: Runs a job in a training child.
     """
@@ -186,7 +191,7 @@ class PartnerInputs:
     dataset: Path
     trunk: Path
     places: Path
-    last_round: Path | None
+    head: Path | None
     seed: Callable[[str], int]
     run_job: RunJob
 
@@ -239,25 +244,26 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     """Score the round's trunk with the last head, then train it on; leave update and figures in ``directory``."""
     parameters = parameters_of(plan)
     values: dict[str, npt.NDArray[np.float64]] = {}
-    if inputs.last_round is not None:
+    if plan.round > 1:
         scored: ScoreResult = await inputs.run_job(
             Score(
                 dataset=inputs.dataset,
                 modality=parameters.modality,
                 trunk=inputs.trunk,
-                head=inputs.last_round / "head.safetensors",
+                head=inputs.head,
+                head_seed=inputs.seed("head"),
                 places=inputs.places,
                 folds=VALIDATION_FOLDS,
                 output=directory / "validation",
             )
         )
-        values = counted_values(scored)
+        values = counted_values(scored.metrics, scored.regression_metrics)
     trained: LocalStepsResult = await inputs.run_job(
         LocalSteps(
             dataset=inputs.dataset,
             modality=parameters.modality,
             trunk=inputs.trunk,
-            head=inputs.last_round / "head.safetensors" if inputs.last_round else None,
+            head=inputs.head,
             places=inputs.places,
             optimizer=None,
             head_seed=inputs.seed("head"),
@@ -269,18 +275,6 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     )
     loss = np.array([trained.loss_sum / trained.weight_sum])
     write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=parameters.figures)})
-
-
-def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
-    """The values of each metric over the endpoints that count."""
-    values = {}
-    if scored.metrics is not None:
-        metrics, counted = read_metrics(scored.metrics)
-        values = {name: getattr(metrics, name)[counted] for name in METRICS}
-    if scored.regression_metrics is not None:
-        numbers, counted = read_regression_metrics(scored.regression_metrics)
-        values |= {name: getattr(numbers, name)[counted] for name in REGRESSION_METRICS}
-    return values
 
 
 def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
@@ -300,7 +294,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
         summed,
         _trainers(parameters, blobs),
         n_survivors=n_survivors,
-        start=trunk_length(parameters.hidden, n_layers=parameters.layers),
+        start=trunk_length(parameters.hidden, n_layers=parameters.layers, n_bits=parameters.n_bits),
         hidden=parameters.hidden,
     )
     state = parameters.server_state

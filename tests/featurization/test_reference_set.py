@@ -29,7 +29,7 @@ def ours():
 
 def test_equal_preparation_gives_equal_digests(ours):
     assert list(ours) == list(STEPS)
-    require_same(ours, digests(), who="partner-b")
+    require_same(ours, digests(), us="partner-a", who="partner-b")
 
 
 @pytest.mark.parametrize(
@@ -47,22 +47,22 @@ def test_equal_preparation_gives_equal_digests(ours):
 )
 def test_a_difference_is_named_by_its_first_step(ours, change, step):
     with pytest.raises(
-        UpdateMismatch, match=f"'partner-b' .* another result of {step}, expected ours"
+        UpdateMismatch, match=f"'partner-b' .* another result of {step}, expected that of 'partner-a'"
     ) as caught:
-        require_same(ours, digests(**change), who="partner-b")
+        require_same(ours, digests(**change), us="partner-a", who="partner-b")
     assert caught.value.advice == reference_set.ADVICE[step]
 
 
 def test_another_rdkit_is_named_first(ours, monkeypatch):
     monkeypatch.setattr(reference_set.rdBase, "rdkitVersion", "2031.03.1")
     with pytest.raises(UpdateMismatch, match="another result of RDKit"):
-        require_same(ours, digests(), who="partner-b")
+        require_same(ours, digests(), us="partner-a", who="partner-b")
 
 
 def test_another_secret_differs_in_the_permutation_where_there_is_one():
     keyed = {"fingerprint": {"permutation": "keyed"}}
     with pytest.raises(UpdateMismatch, match="permutation"):
-        require_same(digests(**keyed), digests(secret=bytes(32), **keyed), who="partner-b")
+        require_same(digests(**keyed), digests(secret=bytes(32), **keyed), us="partner-a", who="partner-b")
 
 
 def test_the_molecules_give_every_rule_of_standardization_work():

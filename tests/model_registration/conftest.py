@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 
+from tasks.featurization import fingerprints, standardization
 from tasks.local_training.parameters import initial_head, initial_trunk
 from tasks.model_registration.bundle import DataOrigin, Validation, write_bundle
 from tasks.tracking.runs import open_run
@@ -12,6 +13,7 @@ from tasks.tracking.store import open_store
 
 HIDDEN = 8
 ENDPOINTS = ("A1>=6.5", "A2>=5.5", "A3<=7")
+SIMPLE_CARD = {"standardization": standardization.PROFILE, "fingerprint": fingerprints.FINGERPRINT}
 REAL, SIMULATED = DataOrigin(synthetic=False), DataOrigin(synthetic=True)
 counter = itertools.count()
 

@@ -23,7 +23,16 @@ from tests.model_registration.conftest import ENDPOINTS, make_bundle
 ROOT = Path(__file__).resolve().parents[2]
 SMILES = ["CC(=O)Oc1ccccc1C(=O)O", "C1CC", "CCN(CC)CC"]
 OURS = ("flows", "tasks", "data_contracts", "deployments")
-OWN_FILES = (*OURS, "scoring", "scoring_model", "standardization", "fingerprints", "model", "bundle")
+OWN_FILES = (
+    *OURS,
+    "scoring",
+    "scoring_model",
+    "standardization",
+    "fingerprints",
+    "molecules",
+    "model",
+    "bundle",
+)
 CONSUMER = """
 import json, sys
 

@@ -99,7 +99,7 @@ def test_weights_that_were_changed_after_registration_are_refused(home, run, par
 
 
 def test_code_that_came_with_a_model_never_runs(bundle, monkeypatch):
-    for name in ("standardization.py", "fingerprints.py", "scoring.py"):
+    for name in scoring.SOURCES:
         (bundle / name).write_text("raise SystemExit('the code of the model ran')")
     card = json.loads((bundle / scoring.CARD).read_bytes())
     card["sha256"] |= {name: prediction_digest(bundle / name) for name in scoring.SOURCES}
@@ -131,7 +131,7 @@ def test_an_unknown_endpoint_and_an_endpoint_of_a_trunk_are_refused(tmp_path):
         model.predict(SMILES, endpoints=["A9"])
     trunk = load_model(tmp_path, str(make_bundle(tmp_path / "trunk", kind="trunk")))
     assert set(trunk.predict(SMILES)) == {"smiles", "features", "valid", "reason"}
-    with pytest.raises(SettingsError, match="has no endpoints"):
+    with pytest.raises(SettingsError, match="have no endpoints"):
         trunk.predict(SMILES, endpoints=["A1"])
 
 

@@ -130,7 +130,7 @@ def test_any_model_gives_its_features_by_mlflow_and_on_the_command_line(tmp_path
     assert main(["predict", str(directory), *SMILES, "--embeddings", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     np.testing.assert_allclose(answer["predictions"]["features"][0], expected["features"][0], rtol=1e-6)
-    with pytest.raises(SettingsError, match="belong to no endpoint"):
+    with pytest.raises(SettingsError, match="have no endpoints"):
         load_model(directory, str(directory)).predict(SMILES, endpoints=["A1"], embeddings="instead")
     values = load_pyfunc(str(saved)).predict(pd.DataFrame({"smiles": ["CCO"]}))
     assert values["value"].tolist()[:3] == [None] * 3

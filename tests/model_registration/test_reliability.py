@@ -15,12 +15,12 @@ from tasks.featurization import fingerprints, standardization
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.parameters import initial_head, initial_trunk
 from tasks.local_training.scoring import predict
-from tasks.model_registration import scoring
+from tasks.model_registration import molecules, scoring
 from tasks.model_registration.bundle import read_card, reliability_layout, write_bundle
 from tasks.model_registration.prediction import load_model
 from tasks.model_registration.reliability import CalibrationInputs, known_bits, known_shares, reliability_of
 from tests.local_training.conftest import write_prepared
-from tests.model_registration.conftest import HIDDEN, REAL, SIMULATED
+from tests.model_registration.conftest import HIDDEN, REAL, SIMPLE_CARD, SIMULATED
 
 SMILES = ["CCO", "CC(=O)Oc1ccccc1C(=O)O", "C1CC", "c1ccc2ccccc2c1"]
 
@@ -105,8 +105,8 @@ def test_a_molecule_of_unknown_environments_is_outside_of_the_domain():
     arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in reliability_layout(1, n_bits=32_768)}
     arrays["domain.least_share"][:] = 0.9
     weights = {**initial_trunk(HIDDEN, seed=0), **initial_head(1, HIDDEN, seed=1), **arrays}
-    card = {"endpoints": ["A"], "kind": "qsar", "conformal_levels": list(LEVELS)}
-    model = scoring.ScoringModel(card, weights, standardization, fingerprints)
+    card = SIMPLE_CARD | {"endpoints": ["A"], "kind": "qsar", "conformal_levels": list(LEVELS)}
+    model = scoring.ScoringModel(card, weights, standardization, fingerprints, molecules)
     assert model.predictions(["CCO"])["in_domain"] == [False]
     arrays["domain.known"][bits] = 1
     assert model.predictions(["CCO"])["in_domain"] == [True]

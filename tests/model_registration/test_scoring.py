@@ -18,9 +18,9 @@ from data_contracts.validation import require_valid
 from tasks.featurization import fingerprints, standardization
 from tasks.local_training.network import embed, features_behind, logits_of, without_dropout
 from tasks.local_training.parameters import initial_head, initial_trunk
-from tasks.model_registration import scoring
+from tasks.model_registration import molecules, scoring
 from tasks.simulation.molecules import embedded_structures, rdkit_data_directory
-from tests.model_registration.conftest import ENDPOINTS, HIDDEN, make_bundle
+from tests.model_registration.conftest import ENDPOINTS, HIDDEN, SIMPLE_CARD, make_bundle
 
 MOLECULES = embedded_structures(rdkit_data_directory())["smiles"].to_pylist()[:10_000:250]
 INVALID = {
@@ -41,8 +41,11 @@ def model_of(*, seed=0, n_layers=1, head=True, scale=1.0):
     last = (
         {k: scale * v for k, v in initial_head(len(ENDPOINTS), HIDDEN, seed=seed + 1).items()} if head else {}
     )
-    card = {"endpoints": list(ENDPOINTS) if head else [], "kind": "qsar" if head else "trunk"}
-    return scoring.ScoringModel(card, {**trunk, **last}, standardization, fingerprints)
+    card = SIMPLE_CARD | {
+        "endpoints": list(ENDPOINTS) if head else [],
+        "kind": "qsar" if head else "trunk",
+    }
+    return scoring.ScoringModel(card, {**trunk, **last}, standardization, fingerprints, molecules)
 
 
 def torch_features(model, smiles):

@@ -43,7 +43,7 @@ class Training:
     parameters: TrainingParameters
     places: dict
 
-    def inputs(self, name, trunk, *, last_round=None):
+    def inputs(self, name, trunk, *, head=None):
         place = self.consortium.root / name
         with io.BytesIO() as buffer:
             np.save(buffer, self.places[name], allow_pickle=False)
@@ -54,7 +54,7 @@ class Training:
             dataset=place / "prepared",
             trunk=trunk,
             places=place / "places.npy",
-            last_round=last_round,
+            head=head,
             seed=lambda label: 1000 * number + len(label),
             run_job=run_job,
         )

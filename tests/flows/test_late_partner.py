@@ -1,0 +1,46 @@
+"""A partner that misses a round goes on with the head of the last round that counted it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from flows.partner import HEAD, Partner
+from flows.sites import Site
+
+SURVIVORS = ["partner-b", "partner-c"]
+
+
+@pytest.fixture
+def partner(tmp_path):
+    site = Site(name="partner-a", root=tmp_path)
+    partner = Partner(site=site, board=None, files=None, run_job=None)
+    for number in (1, 2, 3):
+        directory = partner.round_directory(number)
+        directory.mkdir(parents=True)
+        (directory / HEAD).write_bytes(b"%d" % number)
+        (directory / "update.npy").write_bytes(b"")
+    return partner
+
+
+def left(partner, number, survivors):
+    partner.leave_round(SimpleNamespace(round=number), {"survivors": survivors})
+
+
+def test_the_head_of_a_round_that_did_not_count_a_partner_is_not_built_upon(partner):
+    left(partner, 1, [*SURVIVORS, "partner-a"])
+    left(partner, 2, SURVIVORS)
+    assert partner.head_before(3).read_bytes() == b"1"
+    left(partner, 3, [*SURVIVORS, "partner-a"])
+    assert partner.head_before(4).read_bytes() == b"3"
+
+
+def test_a_partner_that_no_round_has_counted_has_no_head_yet(partner):
+    for number in (1, 2, 3):
+        left(partner, number, SURVIVORS)
+    assert partner.head_before(4) is None
+
+
+def test_no_update_outlives_its_round(partner):
+    left(partner, 1, SURVIVORS)
+    left(partner, 1, SURVIVORS)  # as a partner that was killed in between does
+    assert not (partner.round_directory(1) / "update.npy").exists()
