@@ -1,6 +1,6 @@
 # What a person does here, from an empty machine: Python 3.11 with pip, and make. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench chaos docs
+.PHONY: help setup demo test hosts lint types bench chaos docs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,9 @@ demo: $(STAMP)  ## four simulated companies train one model, from raw tables to 
 
 test: $(STAMP)  ## all tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+hosts: $(STAMP)  ## five hosts with cables and firewalls of their own train on ChEMBL (root, Debian's packages; minutes)
+	$(BIN)/python -m pytest tests/hosts
 
 lint: $(STAMP)  ## style, import rule, dependencies, spelling
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
 Why: goals are ratios, and a ratio needs a fair other side: same data, batches, dropout draws, loss and optimizer.
 Runs: imported by the benchmarks. Source: SparseChem (Arany et al.): sparse matrix product (coordinate format), dense head over all
-endpoints, binary cross-entropy on the observed cells, ``torch.optim.Adam`` as it comes, scikit-learn per endpoint.
+endpoints, binary cross-entropy on the observed cells, ``torch.optim.Adam`` as it comes, scikit-learn per endpoint. Dropout draws motet's
+masks, so that the losses can be compared.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from torch import nn
 
 from tasks.local_training.dataset import PreparedDataset
+from tasks.local_training.network import Dropout, dropout_with
 from tasks.local_training.parameters import Parameters
 
 Rows = npt.NDArray[np.int64]
@@ -20,11 +22,11 @@ Rows = npt.NDArray[np.int64]
 class Textbook(nn.Module):
     """Sparse input layer, ReLU, dropout, one linear layer."""
 
-    def __init__(self, trunk: Parameters, head: Parameters, *, dropout: float) -> None:
+    def __init__(self, trunk: Parameters, head: Parameters, *, dropout: Dropout) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(trunk["embedding.weight"]))
         self.bias = nn.Parameter(torch.tensor(trunk["embedding.bias"]))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         n_endpoints, hidden = head["weight"].shape
         self.head = nn.Linear(hidden, n_endpoints)
         self.head.weight.data.copy_(torch.tensor(head["weight"]))
@@ -52,12 +54,13 @@ class TextbookTraining:
     ) -> None:
         self.dataset = dataset
         self.loss_scale = loss_scale
-        self.network = Textbook(trunk, head, dropout=dropout)
+        self.network = Textbook(
+            trunk, head, dropout=dropout_with(dropout, torch.Generator().manual_seed(seed))
+        )
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
         self.weight = torch.from_numpy(dataset.endpoint_weight)
-        torch.manual_seed(seed)
 
     def step(self, rows: Rows) -> float:
         """One step; the summed loss of the batch before it."""

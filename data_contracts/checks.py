@@ -133,18 +133,30 @@ def _text_among(array: Any, values: tuple[str | int, ...]) -> Bools:
 @failing.register
 def _(rule: rules.Between, batch: Any) -> Mask:
     array = batch.column(rule.column)
-    return _if_any(~_inside(numbers(array), rule.minimum, rule.maximum), array=array)
+    values = numbers(array)
+    if _all_inside(values, rule.minimum, rule.maximum):
+        return None
+    return _if_any(~_inside(values, rule.minimum, rule.maximum), array=array)
 
 
 @failing.register
 def _(rule: rules.BetweenWhen, batch: Any) -> Mask:
     array, condition = batch.column(rule.column), batch.column(rule.when)
-    outside = ~_inside(numbers(array), rule.minimum, rule.maximum)
-    if not outside.any():
+    values = numbers(array)
+    if _all_inside(values, rule.minimum, rule.maximum):
         return None
+    outside = ~_inside(values, rule.minimum, rule.maximum)
     if is_encoded(condition):
         condition = pc.cast(condition, pa.string())
     return _if_any(outside & _text_among(condition, rule.among) & valid_rows(condition), array=array)
+
+
+def _all_inside(values: npt.NDArray[Any], minimum: float | None, maximum: float | None) -> bool:
+    """Tell from the extremes, without a mask; a NaN is an extreme of any array it stands in."""
+    if len(values) == 0:
+        return True
+    low = minimum is None or bool(values.min() >= minimum)
+    return low and (maximum is None or bool(values.max() <= maximum))
 
 
 def _inside(values: npt.NDArray[Any], minimum: float | None, maximum: float | None) -> Bools:

@@ -37,10 +37,13 @@ class Kind(StrEnum):
     ABANDONED = "abandoned"
     RUN_CLOSED = "run-closed"
     RUN_OPENED = "run-opened"
+    RUN_ANSWER = "run-answer"
     ROSTER_ACCEPTED = "roster-accepted"
     CONSORTIUM_SECRET = "consortium-secret"  # noqa: S105 - the name of a message, which holds it sealed
     REFUSAL = "refusal"
     PREPARED = "prepared"
+    RUN_KEY = "run-key"
+    RUN_LEADER = "run-leader"
 
 
 COORDINATOR_KINDS = frozenset(
@@ -54,6 +57,8 @@ COORDINATOR_KINDS = frozenset(
         Kind.ABANDONED,
         Kind.RUN_CLOSED,
         Kind.RUN_OPENED,
+        Kind.RUN_KEY,
+        Kind.RUN_LEADER,
     }
 )
 
@@ -61,6 +66,7 @@ COORDINATOR_KINDS = frozenset(
 MAX_BODY_BYTES: dict[Kind, int] = dict.fromkeys(Kind, 512 * KIB) | {
     Kind.SHARES: 4096 * KIB,
     Kind.CONSORTIUM_SECRET: 4096 * KIB,  # one seal for each partner
+    Kind.RUN_KEY: 4096 * KIB,
     Kind.MASKED: 8 * GIB,
 }
 

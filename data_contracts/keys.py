@@ -137,7 +137,8 @@ class KnownKeys:
         """Build the table from a ``pa.Array`` or ``pa.ChunkedArray``; repetitions and nulls do not matter."""
         chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
         hashed = [hash_keys([chunk]) for chunk in chunks]
-        waiting = np.unique(np.concatenate([np.zeros(0, np.uint64), *(h[valid] for h, valid in hashed)]))
+        waiting = np.sort(np.concatenate([np.zeros(0, np.uint64), *(h[valid] for h, valid in hashed)]))
+        waiting = waiting[np.append(True, waiting[1:] != waiting[:-1])[: len(waiting)]]
         self._has_zero = bool((waiting == 0).any())  # 0 marks a free slot
         waiting = waiting[waiting != 0]
         size = 1 << max(4, (4 * len(waiting) - 1).bit_length())

@@ -6,28 +6,31 @@ that separate sites run. Runs: on one machine, in a simulation. Source: own.
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect import flow, tags
 from prefect.runtime import flow_run
 
+from flows.cluster import executor_of
 from flows.federated_training import Coordinator, TrainedTrunk, discard_others, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
-from flows.partner import Partner, PartOutcome, take_part
+from flows.partner import PartOutcome, take_part
+from flows.partner_work import Partner
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.settings import RunSettings
 from flows.sites import derive_key
 from flows.training_children import training_children
 from tasks.exchange.identity import Roster
-from tasks.local_training.jobs import Centralised
+from tasks.featurization.executors import Executor
+from tasks.local_training.jobs import Centralised, Machine
 from tasks.local_training.parameters import initial_trunk, write_parameters
 from tasks.simulation.datasets import SimulatedDataset
 from tasks.simulation.steps import simulated_companies
+from tasks.studies.arms import trained_arm
 from tasks.studies.evaluation import Arm
-from tasks.studies.qsar_training import TrainingParameters
 from tasks.studies.steps import train_without_federation
+from tasks.studies.training_parameters import TrainingParameters
 
 
 def _run_name() -> str:
@@ -37,7 +40,11 @@ def _run_name() -> str:
 
 @flow(name="consortium", flow_run_name=_run_name, persist_result=False)
 async def consortium(
-    run_id: str | None = None, settings: RunSettings | None = None, home: str = "motet-home"
+    run_id: str | None = None,
+    settings: RunSettings | None = None,
+    home: str = "motet-home",
+    machine: Machine | None = None,
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Run a consortium of simulated companies to registered models; an interrupted run resumes.
 
@@ -45,16 +52,18 @@ async def consortium(
         run_id: Name of the run; None resumes an unfinished run of the same settings, or starts a new one.
         settings: What to compute; None means the embedded data and the defaults.
         home: Directory of runs, models and services.
+        machine: What is computed on; None takes CUDA where there is one.
+        dask: Scheduler of a Dask cluster to featurize on, or ``local``; None for processes of this machine.
 
     Returns:
         The consortium's result, as in ``result.json``.
     """
     run = open_or_create_run(home, settings=settings or RunSettings(), run_id=run_id)
     with run.held(), tags(f"run:{run.run_id}"):
-        return await perform(run)
+        return await perform(run, machine=machine or Machine(), dask=dask)
 
 
-async def perform(run: RunDirectory) -> dict[str, Any]:
+async def perform(run: RunDirectory, *, machine: Machine, dask: str | None = None) -> dict[str, Any]:
     """Perform a run whose directory this process holds."""
     settings = run.settings
     dataset: SimulatedDataset = await simulated_companies(
@@ -75,10 +84,15 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         settings=settings,
         listed=_listed(dataset, settings),
         report=report,
+        earlier=run.earlier(),
     )
-    trained, parts = await _everybody(run, dataset, roster=roster, coordinator=coordinator)
+    trained, parts = await _everybody(
+        run, dataset, roster=roster, coordinator=coordinator, machine=machine, executor=executor_of(dask)
+    )
     finished = {
-        name: await finish_partner(facts, run.partner(name), part, tracked=tracked[name])
+        name: await finish_partner(
+            facts, run.partner(name), part, tracked=tracked[name], earlier=run.earlier(name)
+        )
         for name, part in parts.items()
     }
     result = await finish_coordinator(
@@ -87,7 +101,8 @@ async def perform(run: RunDirectory) -> dict[str, Any]:
         trained,
         report=report,
         blobs=coordinator.board.mailbox.blobs,
-        models={name: model.uri for name, (model, _) in finished.items()},
+        models={name: model.uri for name, (model, _) in finished.items() if model is not None},
+        earlier=run.earlier(),
     )
     discard_others(coordinator, trained)
     return result
@@ -102,10 +117,16 @@ def _listed(dataset: SimulatedDataset, settings: RunSettings) -> tuple[str, ...]
 
 
 async def _everybody(
-    run: RunDirectory, dataset: SimulatedDataset, *, roster: Roster, coordinator: Coordinator
+    run: RunDirectory,
+    dataset: SimulatedDataset,
+    *,
+    roster: Roster,
+    coordinator: Coordinator,
+    machine: Machine,
+    executor: Executor,
 ) -> tuple[TrainedTrunk, dict[str, PartOutcome]]:
     """Play all parts side by side, each by its own story."""
-    async with training_children() as run_job:
+    async with training_children(machine) as run_job:
         partners = [
             Partner(
                 site=run.partner(name),
@@ -113,13 +134,15 @@ async def _everybody(
                 files=dataset.files(name),
                 rules=run.settings.rules,
                 run_job=run_job,
-                workers=max(1, (os.cpu_count() or 1) // 2),
                 local_trunk=run.settings.local_trunk,
+                earlier=run.earlier(name),
+                baselines=run.settings.baselines,
+                executor=executor,
             )
             for name in dataset.partners
         ]
         async with asyncio.TaskGroup() as everybody:
-            if run.settings.pooled_arm:
+            if run.settings.pooled_arm and run.settings.phase != "final":
                 pooled = PooledArm(run, partners, parameters=coordinator.parameters())
                 partners = [
                     dataclasses.replace(partner, pooled=pooled.arm_of(place))
@@ -186,7 +209,7 @@ class PooledArm:
             n_bits=self._parameters.n_bits,
         )
         write_parameters(start, first)
-        return Centralised(
+        job = Centralised(
             kind="pooled",
             datasets=tuple(partner.prepared for partner in self._partners),
             modality=self._parameters.modality,
@@ -194,12 +217,20 @@ class PooledArm:
             places=tuple(partner.places for partner in self._partners),
             head_seeds=tuple(partner.site.seed("head") for partner in self._partners),
             seed=seed,
-            max_epochs=self._parameters.rounds * self._parameters.local_epochs,
+            max_epochs=self._parameters.epochs,
             learning_rate_decay=self._parameters.learning_rate_decay,
-            decay_epochs=self._parameters.local_epochs,
+            decay_epochs=self._parameters.epochs_per_rate,
+            folds=self._parameters.training_folds,
             settings=self._parameters.settings,
             output=self._output,
         )
+        return job if self._parameters.phase != "report" else job.model_copy(update=self._as_tuned())
+
+    def _as_tuned(self) -> dict[str, Any]:
+        """For a report: as many epochs as were best in the tuning run, and no fold held out."""
+        tuned = RunDirectory(self._run.path.with_name(self._parameters.rounds_from))
+        arm = trained_arm(tuned.path / "simulation" / "pooled")
+        return {"validation_folds": ()} | ({} if arm is None else {"max_epochs": arm.best_epoch})
 
     def arm_of(self, place: int) -> Callable[[], Awaitable[Arm]]:
         """A function that waits for the pooled model and returns the share of the partner at a place."""

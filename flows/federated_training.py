@@ -5,30 +5,61 @@ Runs: on the coordinator. Source: own.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_contracts.envelope import Kind
 from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
-from flows.settings import RunSettings
+from flows.earlier_runs import NO_RUNS, EarlierRuns, warm_shared
+from flows.settings import Algorithm, RunSettings
 from tasks.evaluation.metrics import selection_value
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import Board
+from tasks.local_training.parameters import flatten, unflatten
+from tasks.local_training.shared_model import PREFIX as CATALOGUE_PREFIX
 from tasks.local_training.shared_model import initial_shared
 from tasks.rounds.coordinator import publish_plan
 from tasks.rounds.steps import open_sum
 from tasks.rounds.study import Study
 from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
+from tasks.studies import minibatch_training as minibatch_study
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import EVALUATION, EvaluationParameters
-from tasks.studies.qsar_training import QSAR_TRAINING, TrainingParameters
+from tasks.studies.minibatch_training import QSAR_MINIBATCHES, MinibatchParameters
+from tasks.studies.phases import MEASURED
+from tasks.studies.qsar_training import QSAR_TRAINING
+from tasks.studies.training_parameters import TrainingParameters
 
 PREFIX = "validation/"
+ROUNDS_KEPT = 3
+"""Models and server states of the newest rounds that stay where a run has very many."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run trains: a study, its parameters and its lanes."""
+
+    study: Study[Any, BlobStore, dict[str, Any]]
+    parameters: type[TrainingParameters]
+    lanes: Callable[..., tuple[Lane, ...]]
+
+
+ALGORITHMS: Mapping[Algorithm, Training] = {
+    "fedavg": Training(QSAR_TRAINING, TrainingParameters, training_study.lanes),
+    "fedsgd": Training(QSAR_MINIBATCHES, MinibatchParameters, minibatch_study.lanes),
+}
 
 ReportRound = Callable[[RoundPlan, dict[str, Any]], Awaitable[None]]
+
+
+def training_parameters(settings: RunSettings) -> TrainingParameters:
+    """The training parameters that follow from a run's settings, before anything was agreed on."""
+    model = ALGORITHMS[settings.algorithm].parameters
+    given = settings.model_dump(include=set(model.model_fields) & set(RunSettings.model_fields))
+    return model(**given, n_bits=settings.rules.structures.fingerprint.n_bits)
 
 
 @dataclass(frozen=True)
@@ -40,18 +71,23 @@ class Coordinator:
         settings: What the run computes.
         listed: Endpoints that the agreement offers for the catalogue; public.
         report: Called with the plan and the public outcome of every round.
+        earlier: The coordinator's earlier runs.
     """
 
     board: Board
     settings: RunSettings
     listed: tuple[str, ...]
     report: ReportRound
+    earlier: EarlierRuns = NO_RUNS
+
+    @property
+    def training(self) -> Training:
+        """The study that trains."""
+        return ALGORITHMS[self.settings.algorithm]
 
     def parameters(self, agreed: Mapping[str, Any] | None = None) -> TrainingParameters:
         """The training parameters that every plan of the run carries, with the catalogue that round 0 announced."""
-        shared = set(TrainingParameters.model_fields) & set(RunSettings.model_fields)
-        given = self.settings.model_dump(include=shared)
-        chosen = TrainingParameters(**given, n_bits=self.settings.rules.structures.fingerprint.n_bits)
+        chosen = training_parameters(self.settings)
         if agreed is None or not agreed["n_catalogue"]:
             return chosen
         listed = BlobReference.model_validate(agreed["catalogue"])
@@ -72,6 +108,7 @@ class TrainedTrunk:
         best_round: The round after which it stood.
         validation: The validation metrics of every round, by round.
         test: The consortium's means on the test fold, by ``test/<arm>/<metric>``.
+        catalogue: Names of the catalogue head's rows.
         others: The models of the other rounds and the server optimizer's states, still in the mailbox.
     """
 
@@ -79,6 +116,7 @@ class TrainedTrunk:
     best_round: int
     validation: dict[int, dict[str, float]]
     test: dict[str, float]
+    catalogue: tuple[str, ...]
     others: tuple[BlobReference, ...]
 
 
@@ -90,54 +128,89 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
     """
     agreed = await _agree_on_catalogue(coordinator)
     parameters = coordinator.parameters(agreed)
-    trunks: dict[int, BlobReference] = {0: _first_model(coordinator, parameters)}
-    validation: dict[int, dict[str, float]] = {}
-    states: list[BlobReference] = []
-    clip = parameters.clip_ceiling
-    patience, modality = coordinator.settings.patience, coordinator.settings.modality
-    for round_number in range(1, parameters.rounds + 1):
-        lanes = training_study.lanes(
-            parameters,
-            clip=clip,
-            ring_bits=coordinator.settings.ring_bits,
-            value_bits=coordinator.settings.value_bits,
-        )
-        outcome = await _round(
-            coordinator,
-            round_number,
-            study=QSAR_TRAINING,
-            lanes=lanes,
-            parameters=parameters.model_dump(),
-            trunk=trunks[round_number - 1],
-        )
-        parameters = parameters.after(outcome)
-        trunks[round_number] = BlobReference.model_validate(outcome["trunk"])
-        clip = outcome["clip"]
-        validation[round_number - 1] = _validation(coordinator, outcome)
-        if parameters.server_state is not None:
-            states.append(parameters.server_state)
-        if _is_over(validation, patience=patience, modality=modality):
-            break
-    last = max(trunks)
-    outcome = await _evaluate(
-        coordinator,
-        last + 1,
-        EvaluationParameters(split="validation", after_round=last, arms=1),
-        trunks[last],
-    )
-    validation[last] = _validation(coordinator, outcome)
-    best = _best_round(validation, last=last, modality=modality)
-    arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
-    asked = EvaluationParameters(split="test", after_round=best, arms=arms)
-    outcome = await _evaluate(coordinator, last + 2, asked, trunks[best])
+    course = await _train(coordinator, parameters, _first_model(coordinator, parameters))
+    last, trunks, validation = max(course.trunks), course.trunks, course.validation
+    following, best, test = last + 1, last, {}
+    measured = MEASURED[parameters.phase]
+    if "validation" in measured:
+        asked = EvaluationParameters(split="validation", after_round=last, arms=1, phase=parameters.phase)
+        outcome = await _evaluate(coordinator, following, asked, trunks[last])
+        validation[last] = _validation(coordinator, outcome)
+        following, best = following + 1, _best_round(validation, last=last, modality=parameters.modality)
+    if "test" in measured:
+        arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
+        asked = EvaluationParameters(split="test", after_round=best, arms=arms, phase=parameters.phase)
+        test = (await _evaluate(coordinator, following, asked, trunks[best]))["metrics"]
     coordinator.board.post_json(Kind.RUN_CLOSED, {"best_round": best, "trunk": trunks[best].model_dump()})
     return TrainedTrunk(
         trunk=trunks[best],
         best_round=best,
         validation=validation,
-        test=outcome["metrics"],
-        others=(*(set(trunks.values()) - {trunks[best]}), *states),
+        test=test,
+        catalogue=_agreed_endpoints(coordinator, parameters),
+        others=(*(set(trunks.values()) - {trunks[best]}), *course.states),
     )
+
+
+@dataclass
+class _Course:
+    """What training has led to so far: models by round, validation figures by round, and the server's states."""
+
+    trunks: dict[int, BlobReference]
+    validation: dict[int, dict[str, float]] = field(default_factory=dict)
+    states: list[BlobReference] = field(default_factory=list)
+
+
+async def _train(coordinator: Coordinator, parameters: TrainingParameters, first: BlobReference) -> _Course:
+    """Train round after round, to the last one or until patience ends."""
+    course, clip, training = _Course({0: first}), parameters.clip_ceiling, coordinator.training
+    for round_number in range(1, parameters.rounds + 1):
+        outcome = await _round(
+            coordinator,
+            round_number,
+            study=training.study,
+            lanes=training.lanes(
+                parameters,
+                clip=clip,
+                ring_bits=coordinator.settings.ring_bits,
+                value_bits=coordinator.settings.value_bits,
+            ),
+            parameters=parameters.model_dump(),
+            trunk=course.trunks[round_number - 1],
+        )
+        clip = outcome["clip"]
+        course.trunks[round_number] = BlobReference.model_validate(outcome["trunk"])
+        if parameters.measures(round_number):
+            course.validation[round_number - 1] = _validation(coordinator, outcome)
+        parameters = parameters.after(outcome)
+        if parameters.server_state is not None:
+            course.states.append(parameters.server_state)
+        _discard_passed(coordinator, parameters, course, round_number)
+        if _is_over(course.validation, patience=coordinator.settings.patience, modality=parameters.modality):
+            break
+    return course
+
+
+def _discard_passed(
+    coordinator: Coordinator, parameters: TrainingParameters, course: _Course, round_number: int
+) -> None:
+    """Where a run has thousands of rounds, drop what neither a later round nor the choice of the best one needs.
+
+    The newest rounds stay, so that they can be verified; a model may return, and then stays too.
+    """
+    passed = round_number - ROUNDS_KEPT
+    if parameters.evaluate_every == 1 or passed < 1:
+        return
+    blobs, trunks = coordinator.board.mailbox.blobs, course.trunks
+    evaluated = range(0, passed + 1, parameters.evaluate_every)
+    needed = {trunks[number] for number in (*evaluated, *range(passed + 1, round_number + 1))}
+    if trunks[passed] not in needed:
+        blobs.discard(trunks[passed])
+    if (
+        len(course.states) > ROUNDS_KEPT
+        and course.states[-ROUNDS_KEPT - 1] not in course.states[-ROUNDS_KEPT:]
+    ):
+        blobs.discard(course.states[-ROUNDS_KEPT - 1])
 
 
 def discard_others(coordinator: Coordinator, trained: TrainedTrunk) -> None:
@@ -157,7 +230,16 @@ async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
     return await _round(coordinator, 0, study=CATALOGUE, lanes=lanes, parameters=parameters, trunk=listed)
 
 
+def _agreed_endpoints(coordinator: Coordinator, parameters: TrainingParameters) -> tuple[str, ...]:
+    """Names of the catalogue head's rows."""
+    if not parameters.n_catalogue:
+        return ()
+    me, blobs = coordinator.board.roster.coordinator, coordinator.board.mailbox.blobs
+    return catalogue_study.read_catalogue(blobs, parameters.catalogue, who=me).endpoints
+
+
 def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> BlobReference:
+    """The first shared model: drawn from the public seed, or that of an earlier run as far as it fits."""
     vector = initial_shared(
         parameters.hidden,
         n_catalogue=parameters.n_catalogue,
@@ -165,6 +247,15 @@ def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> Bl
         n_layers=parameters.layers,
         n_bits=parameters.n_bits,
     )
+    if parameters.warm_start:
+        started = warm_shared(
+            coordinator.earlier,
+            parameters.warm_start,
+            fresh=unflatten(vector, parameters.layout),
+            names=_agreed_endpoints(coordinator, parameters),
+            prefix=CATALOGUE_PREFIX,
+        )
+        vector = flatten(started, parameters.layout)
     return training_study.publish_shared(coordinator.board.mailbox.blobs, vector, parameters=parameters)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from data_contracts.canonical_json import digest_of
@@ -20,21 +21,24 @@ from data_contracts.catalogue import ENDPOINTS, REGRESSION_ENDPOINTS
 from data_contracts.plan import Modality
 from data_contracts.writing import read_table
 from flows import services
+from flows.automations import RUN_STARTED
+from flows.earlier_runs import NO_RUNS, EarlierRuns
 from flows.federated_training import TrainedTrunk
+from flows.keeping import calibration_inputs, keep_of_coordinator, keep_of_partner, own_figure
 from flows.partner import PartOutcome
-from flows.reporting import RoundReport, link_to_mlflow
+from flows.reporting import RoundReport, link_to_mlflow, run_resource
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
 from tasks.evaluation.metrics import SELECTION, selection_value
-from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.steps import partner_report
+from tasks.evaluation.whole_report import write_nothing
 from tasks.exchange.blob_store import BlobStore
 from tasks.featurization.preparation_rules import StructureRules
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
-from tasks.model_registration.reliability import CalibrationInputs
 from tasks.model_registration.steps import model_registration
+from tasks.studies.phases import MEASURED
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
 
@@ -80,10 +84,16 @@ class RunFacts:
         """How every partner prepared its structures, and every model of the run prepares molecules."""
         return self.run.settings.rules.structures
 
+    @property
+    def is_final(self) -> bool:
+        """Whether this is a production model, which carries the figure of its report."""
+        return self.run.settings.phase == "final"
+
     def validation(self, value: float | None) -> Validation | None:
-        """A model's validation figure, if it could be measured."""
+        """A model's figure, if it could be measured: on the validation fold, or on its report's test fold."""
         metric = "_and_".join(SELECTION[self.modality])
-        return None if value is None else Validation(metric=metric, value=value, basis=self.basis)
+        basis = f"{self.basis}-report" if self.is_final else self.basis
+        return None if value is None else Validation(metric=metric, value=value, basis=basis)
 
 
 async def track(facts: RunFacts, *, experiment: str, party: str) -> TrackedRun:
@@ -108,10 +118,12 @@ def _open(run: RunDirectory, *, experiment: str, party: str, tags: Mapping[str, 
 async def track_rounds(facts: RunFacts) -> RoundReport:
     """Open the coordinator's MLflow run and report rounds there and on the Prefect run's page."""
     tracked = await track(facts, experiment="qsar-training", party=COORDINATOR)
+    emit_event(RUN_STARTED, resource=run_resource(facts.run.run_id))
     await link_to_mlflow(tracked.url(services.mlflow_address(facts.run.home)))
     return RoundReport(
+        run_id=facts.run.run_id,
         tracked=tracked,
-        n_rounds=facts.run.settings.rounds + 3,
+        n_rounds=facts.run.settings.rounds + 1 + len(MEASURED[facts.run.settings.phase]),
         directory=facts.run.path / "pictures",
         control=facts.origin.control,
         modality=facts.modality,
@@ -122,28 +134,39 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
 def _public_parameters(settings: RunSettings) -> dict[str, Any]:
     rules = settings.rules
     profile = {"profile": f"{rules.name}@{rules.version}", "profile_sha256": rules.digest}
-    return settings.model_dump(mode="json", exclude={"seed", "data"}) | profile
+    return (
+        settings.model_dump(mode="json", exclude={"seed", "data"})
+        | profile
+        | {"baselines": " ".join(settings.baselines)}
+    )
 
 
 async def finish_partner(
-    facts: RunFacts, site: Site, outcome: PartOutcome, *, tracked: TrackedRun
-) -> tuple[RegisteredVersion, dict[str, Any]]:
-    """Write a partner's report, log it to the partner's own experiment, register the partner's own model."""
-    await partner_report(
-        site.name,
-        outcome.scores,
-        arms=sorted(outcome.arms, key=ARM_ORDER.index),
-        modality=facts.modality,
-        prepared=site.prepared,
-        output=site.results,
-        seed=facts.run.settings.seed,
-        simulated_assays=facts.simulated_assays,
-    )
+    facts: RunFacts, site: Site, outcome: PartOutcome, *, tracked: TrackedRun, earlier: EarlierRuns = NO_RUNS
+) -> tuple[RegisteredVersion | None, dict[str, Any]]:
+    """Write a partner's report, log it to the partner's own experiment, register the partner's own model.
+
+    Returns:
+        The registered version (None in the tuning phase), and the uplift.
+    """
+    await _report(facts, site, outcome)
     uplift = json.loads((site.results / "uplift.json").read_bytes())
     await asyncio.to_thread(
         _log_partner, tracked, uplift, results=site.results, round_number=outcome.best_round
     )
-    chosen = outcome.arms[outcome.registered]
+    chosen, names = outcome.arms[outcome.registered], _endpoint_names(site.prepared, facts.modality)
+    keep_of_partner(
+        site,
+        outcome,
+        endpoints=[*names["endpoints"], *names["regression_endpoints"]],
+        uplift=uplift,
+        rules=facts.structure_rules,
+    )
+    if (
+        facts.run.settings.phase == "tune"
+    ):  # it exists to choose settings; what serves comes from the later phases
+        await asyncio.to_thread(end_run, tracked, succeeded=True)
+        return None, uplift
     version: RegisteredVersion = await model_registration(
         site.name,
         tracked=tracked,
@@ -152,19 +175,14 @@ async def finish_partner(
         trunk=chosen.trunk,
         head=chosen.head,
         places=chosen.places,
-        **_endpoint_names(site.prepared, facts.modality),
+        **names,
         data=facts.origin,
-        validation=facts.validation(outcome.validation),
+        validation=facts.validation(own_figure(outcome, earlier)),
         bundle=site.root / "model",
         rules=facts.structure_rules,
         secret=site.secret_path("consortium_secret"),
-        calibrated_on=CalibrationInputs(
-            scores=outcome.scores / outcome.registered / CALIBRATION / "scores.arrow",
-            prepared=site.prepared,
-            modality=facts.modality,
-            head=chosen.head,
-            n_bits=facts.structure_rules.fingerprint.n_bits,
-        ),
+        phase=outcome.parameters.phase,
+        calibrated_on=calibration_inputs(site, outcome, earlier),
     )
     await asyncio.to_thread(end_run, tracked, succeeded=True)
     return version, uplift
@@ -180,6 +198,23 @@ def _endpoint_names(prepared: Path, modality: Modality) -> dict[str, list[str]]:
         found = read_table(prepared / "regression_endpoints.arrow", REGRESSION_ENDPOINTS)
         numbers = found.column("endpoint_id").to_pylist()
     return {"endpoints": classes, "regression_endpoints": numbers}
+
+
+async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
+    """Write the partner's report; where nothing was tested, only that nothing was compared."""
+    if outcome.scores is None:
+        write_nothing(site.results)
+        return
+    await partner_report(
+        site.name,
+        outcome.scores,
+        arms=sorted(outcome.arms, key=ARM_ORDER.index),
+        modality=facts.modality,
+        prepared=site.prepared,
+        output=site.results,
+        seed=facts.run.settings.seed,
+        simulated_assays=facts.simulated_assays,
+    )
 
 
 def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Path, round_number: int) -> None:
@@ -207,6 +242,7 @@ async def finish_coordinator(
     report: RoundReport,
     blobs: BlobStore,
     models: Mapping[str, str],
+    earlier: EarlierRuns = NO_RUNS,
 ) -> dict[str, Any]:
     """Register the consortium's trunk and write ``result.json``: sums, and where everything lies.
 
@@ -217,27 +253,36 @@ async def finish_coordinator(
         report: Reported its rounds.
         blobs: The mailbox's, with the chosen trunk.
         models: Addresses of further registered models that this party knows of, by party.
+        earlier: The coordinator's earlier runs.
 
     Returns:
         The content of ``result.json``.
     """
     await report.close(validation=trained.validation, test=trained.test)
     blobs.open(trained.trunk, who=site.name)
+    settings = facts.run.settings
     best = selection_value(trained.validation.get(trained.best_round, {}), facts.modality)
-    version: RegisteredVersion = await model_registration(
-        COORDINATOR,
-        tracked=report.tracked,
-        run_id=facts.run.run_id,
-        name=CONSORTIUM_MODEL,
-        trunk=blobs.path(trained.trunk),
-        head=None,
-        places=None,
-        endpoints=(),
-        data=facts.origin,
-        validation=facts.validation(best),
-        bundle=site.root / "model",
-        rules=facts.structure_rules,
-    )
+    if facts.is_final:
+        best = earlier.demand(settings.rounds_from, phase="report")[1].figure
+    keep_of_coordinator(site, trained, settings, shared=blobs.path(trained.trunk), validation=best)
+    registered: dict[str, str] = {}
+    if settings.phase != "tune":
+        version: RegisteredVersion = await model_registration(
+            COORDINATOR,
+            tracked=report.tracked,
+            run_id=facts.run.run_id,
+            name=CONSORTIUM_MODEL,
+            trunk=blobs.path(trained.trunk),
+            head=None,
+            places=None,
+            endpoints=(),
+            data=facts.origin,
+            validation=facts.validation(best),
+            bundle=site.root / "model",
+            rules=facts.structure_rules,
+            phase=settings.phase,
+        )
+        registered = {COORDINATOR: version.uri}
     await asyncio.to_thread(end_run, report.tracked, succeeded=True)
     single, federated = trained.test.get("test/single/auprc"), trained.test.get("test/federated/auprc")
     result = {
@@ -254,10 +299,9 @@ async def finish_coordinator(
             "test": trained.test,
             "uplift_auprc": federated - single if federated is not None and single is not None else None,
         },
-        "models": {
-            COORDINATOR: version.uri,
-            **models,
-        },
+        "phase": settings.phase,
+        "validation_auprc": best if facts.modality == "classification" else None,
+        "models": {**registered, **models},
     }
     facts.run.write_result(result)
     return result

@@ -6,6 +6,8 @@ nowhere else. Runs: on every site. Source: own measurements (docs/results.md); P
 
 from pathlib import Path
 
+HEARTBEAT_SECONDS = 600  # each costs a message; a dead run is found after three
+
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -80,7 +82,7 @@ def client_environment(home: Path, *, port: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(_prefect_home(home) / "results"),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "600",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "motet",  # a run's own lines show on its page
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

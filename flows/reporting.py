@@ -21,8 +21,11 @@ from prefect.artifacts import (
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.events import emit_event
 
 from data_contracts.plan import Modality, RoundPlan
+from flows.automations import ROUND_COMPLETED, RUN_ENDED
+from tasks.evaluation.comparison import BARS
 from tasks.evaluation.metrics import METRICS_OF
 from tasks.evaluation.pictures import NAMES, draw_rounds
 from tasks.tracking.runs import TrackedRun, log_files, log_round
@@ -50,6 +53,7 @@ class RoundReport:
     """Reports the coordinator's rounds as they end.
 
     Attributes:
+        run_id: The run.
         tracked: The coordinator's MLflow run.
         n_rounds: Rounds of the whole run, the catalogue and the evaluations included.
         directory: Where pictures are drawn.
@@ -58,6 +62,7 @@ class RoundReport:
         modality: What the run learns; it decides which metrics are shown.
     """
 
+    run_id: str
     tracked: TrackedRun
     n_rounds: int
     directory: Path
@@ -103,6 +108,7 @@ class RoundReport:
             if found:
                 await asyncio.to_thread(log_round, self.tracked, found, round_number=number, time_ms=now_ms)
         await self._advance(plan.round + 1)
+        emit_event(ROUND_COMPLETED, resource=run_resource(plan.run_id), payload={"round": plan.round})
         logger.info("%s", _line(self.rows[-1], n_rounds=self.n_rounds))
 
     async def _advance(self, done: int) -> None:
@@ -118,6 +124,7 @@ class RoundReport:
         self, *, validation: Mapping[int, Mapping[str, float]], test: Mapping[str, float]
     ) -> Path:
         """Draw the round curve and publish table, curve and result."""
+        emit_event(RUN_ENDED, resource=run_resource(self.run_id))
         picture = self.directory / "rounds.png"
         rounds = sorted(number for number in validation if number)
         draw_rounds(
@@ -141,6 +148,11 @@ class RoundReport:
             description="Does joining pay?",
         )
         return picture
+
+
+def run_resource(run_id: str) -> dict[str, str]:
+    """A run as events name it."""
+    return {"prefect.resource.id": f"motet.run.{run_id}", "prefect.resource.name": run_id}
 
 
 async def link_to_mlflow(url: str) -> None:
@@ -176,9 +188,21 @@ def result_markdown(
         "",
         f"Mean RIPtoP of {NAMES[headline]} over all endpoints: **{_show(test.get(f'test/uplift/riptop_{headline}'))}**",
         "",
+        *_bars(test),
         f"![validation by round](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})",
     ]
     return "\n".join(lines)
+
+
+def _bars(test: Mapping[str, float]) -> list[str]:
+    """Which share of all endpoints federation lifts over a bar, if the consortium may know it."""
+    found = {
+        bar: [test.get(f"test/shares/auprc_{way}_{bar}") for way in ("lifted", "fallen")] for bar in BARS
+    }
+    if any(None in ways for ways in found.values()):
+        return []
+    rows = [f"| {bar} | {_show(lifted)} | {_show(fallen)} |" for bar, (lifted, fallen) in found.items()]
+    return ["| AUPRC of | share of endpoints lifted over it | fallen below |", "|---|---|---|", *rows, ""]
 
 
 def _rounded(value: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import SettingsError
+from flows.earlier_runs import EarlierRuns
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
 from tasks.exchange.durable_files import create_once, replace_whole
@@ -60,6 +61,15 @@ class RunDirectory:
     def partner(self, name: str) -> Site:
         """A partner's site."""
         return Site(name, self.path / "partners" / name)
+
+    def earlier(self, partner: str | None = None) -> EarlierRuns:
+        """The runs under the same home as a partner sees them, on one machine; without a name, the coordinator."""
+
+        def site(run_id: str) -> Site:
+            run = RunDirectory(self.path.with_name(run_id))
+            return run.coordinator if partner is None else run.partner(partner)
+
+        return EarlierRuns(site=site, names=lambda: [run.run_id for run in list_runs(self.home)])
 
     @property
     def settings(self) -> RunSettings:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from data_contracts.errors import SettingsError, WorkFailed
 from flows import processes
+from flows.mlflow_login import login_options
 from flows.prefect_environment import client_environment, server_environment
 from flows.processes import Process
 from flows.site_settings import role_at
@@ -27,6 +28,10 @@ MLFLOW_PORT = 5000
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
 DEPLOYMENT = "consortium/single-machine"
+WITHOUT_FLOWS = {
+    "mailbox": "run: motet mailbox --home HOME",
+    "auditor": "run: motet verify fetch --home HOME",
+}
 SERVICES = ("prefect", "mlflow", "serve")  # in the order in which they start
 _POLL_SECONDS = 0.1
 
@@ -131,8 +136,11 @@ def up(home: Path, *, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLO
         SettingsError: If a port is taken, or the home is a mailbox's, which serves no flow.
         WorkFailed: If a service does not start.
     """
-    if role_at(home) == "mailbox":
-        raise SettingsError("a mailbox has no Prefect and no MLflow", advice="run: motet mailbox --home HOME")
+    if (role := role_at(home)) in WITHOUT_FLOWS:
+        raise SettingsError(
+            f"a{'n' if role == 'auditor' else ''} {role} has no Prefect and no MLflow",
+            advice=WITHOUT_FLOWS[role],
+        )
     started = []
     with _starting(home):
         starts: dict[str, Callable[[], Process]] = {
@@ -226,14 +234,16 @@ def _start_mlflow(home: Path, *, port: int) -> Process:
     store = (home / "mlflow").resolve()
     if not (store / "mlflow.db").exists():
         open_store(home)  # makes the schema aside: a server that is killed while it does so ruins the file
+    asks, login = login_options(home)
     command = [
         *(sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
         *("--artifacts-destination", str(store / "artifacts")),
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
+        *asks,
     ]
-    environment = {
+    environment = login | {
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes for chat evaluations

@@ -5,6 +5,7 @@ the server names. Runs: on every site, started by `motet up`. Source: own; backg
 """
 
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -18,8 +19,12 @@ from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
 import deployments
-from data_contracts.errors import SettingsError
+from data_contracts.errors import MotetError, SettingsError
+from flows.automations import ROUND_SECONDS, install
+from flows.site_directory import open_site
 from flows.site_settings import role_at
+
+logger = logging.getLogger("motet")
 
 DEPLOYMENTS = Path(deployments.__path__[0])
 
@@ -82,12 +87,27 @@ def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) ->
     return deployment
 
 
+def _install_automations(home: Path) -> None:
+    """Install what the site's Prefect does by itself; without it the site still serves."""
+    try:
+        site = open_site(home).settings if role_at(home) else None
+        block, seconds = (site.notification_block, site.alarm_seconds) if site else (None, ROUND_SECONDS)
+        logger.info(
+            "automations brought up to date: %s", install(notification_block=block, round_seconds=seconds)
+        )
+    except Exception as exc:  # noqa: BLE001 - a site serves without them
+        logger.warning(
+            "automations are not installed: %s", exc if isinstance(exc, MotetError) else type(exc).__name__
+        )
+
+
 def main(arguments: list[str]) -> None:
     """Serve until stopped: ``python -m flows.serving HOME``."""
     (home,) = arguments
     os.umask(0o077)
     own = {"site": home} if role_at(Path(home)) else {"home": home}
     described = read_deployments(prefect_yaml(Path(home)))
+    _install_automations(Path(home))
     serve(*(make_deployment(each, parameters=own) for each in described), pause_on_shutdown=False, limit=1)
 
 

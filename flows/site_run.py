@@ -5,7 +5,6 @@ them nothing but the mailbox. Runs: ``coordinate`` on the coordinator, ``partici
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,11 +18,16 @@ from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, Equivocation, ProtocolError, SettingsError
 from data_contracts.plan import RoundPlan
 from flows.causes import named_cause
+from flows.cluster import executor_of
+from flows.consent import Elsewhere, answer_run, await_answers, demand_approval
 from flows.enrolment import await_acceptance, join_consortium
 from flows.federated_training import Coordinator, lead
 from flows.finishing import RunFacts, finish_coordinator, finish_partner, track, track_rounds
-from flows.partner import Partner, take_part
+from flows.leadership import claim_run
+from flows.partner import take_part
+from flows.partner_work import Partner
 from flows.run_directory import RunDirectory, create_run, list_runs
+from flows.run_keys import share_run_key
 from flows.settings import RunSettings
 from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
 from flows.site_settings import RunOpening, check_plan, read_opening
@@ -35,6 +39,7 @@ from tasks.rounds.partner import next_plan
 from tasks.rounds.patience import Patience
 
 STUDY = "study.json"
+REFUSED = "refused"
 
 
 def prepare_run(
@@ -61,6 +66,7 @@ def prepare_run(
     """
     home.demand_role("coordinator")
     run = create_run(home.path, settings=settings, now=now, run_id=run_id)
+    home.keep_roster_of(run.run_id, home.roster)
     study = {"simulated_assays": simulated_assays, "listed": sorted(set(listed))}
     if not create_once(run.path / STUDY, [canonical_bytes(study)]) and _study(run) != study:
         raise SettingsError(
@@ -103,7 +109,7 @@ def unfinished_run(home: SiteDirectory) -> RunDirectory:
         SettingsError: If there is none.
     """
     for run in reversed(list_runs(home.path)):
-        if run.result is None and not run.is_held:
+        if run.result is None and not run.is_held and not (run.path / REFUSED).exists():
             return run
     raise SettingsError(
         f"'{home.name}' has no unfinished run", advice="start one: motet lead --data-set NAME --run-id RUN"
@@ -111,31 +117,49 @@ def unfinished_run(home: SiteDirectory) -> RunDirectory:
 
 
 async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
+    home.demand_in_force(run.run_id, now=datetime.now(UTC))
     await await_acceptance(home)
     board = home.board(run.run_id)
     study = _study(run)
     facts = RunFacts(run=run, data=run.settings.data, simulated_assays=study["simulated_assays"])
     opening = RunOpening(
-        roster=home.roster.digest, simulated_assays=facts.simulated_assays, settings=run.settings
+        roster=home.roster_of(run.run_id).digest,
+        simulated_assays=facts.simulated_assays,
+        n_listed=len(study["listed"]),
+        settings=run.settings,
     )
+    share_run_key(board, key=home.run_key(run.run_id), roster=home.roster)
+    claim_run(home, board)
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
+    try:
+        await await_answers(home, board, opening)
+    except AgreementViolation:
+        create_once(run.path / REFUSED, [b""])  # nobody takes it up again
+        raise
     report = await track_rounds(facts)
     coordinator = Coordinator(
-        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report
+        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report, earlier=home.earlier
     )
     trained = await lead(coordinator)
     return await finish_coordinator(
-        facts, home.in_run(run.run_id), trained, report=report, blobs=board.mailbox.blobs, models={}
+        facts,
+        home.in_run(run.run_id),
+        trained,
+        report=report,
+        blobs=board.mailbox.blobs,
+        models={},
+        earlier=home.earlier,
     )
 
 
 @flow(name="partner", flow_run_name=_run_name, persist_result=False)
-async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
+async def participate(site: str, run_id: str | None = None, dask: str | None = None) -> dict[str, Any]:
     """Take part in a run; an interrupted run resumes.
 
     Args:
         site: The partner's directory.
         run_id: The run; None takes the next one that the coordinator opens.
+        dask: Scheduler of a Dask cluster to featurize on, or ``local``; None for what ``site.json`` says.
 
     Returns:
         The partner's own result.
@@ -145,27 +169,40 @@ async def participate(site: str, run_id: str | None = None) -> dict[str, Any]:
         await join_consortium(home)
         chosen = run_id or await next_run(home)
         with tags(f"run:{chosen}"), refusals_on_record(home, chosen):
-            return await _participate(home, chosen)
+            try:
+                return await _participate(home, chosen, dask=dask)
+            except Elsewhere:
+                return {"run_id": chosen, "waits_for": "the data steward, on the page of another flow run"}
 
 
-async def _participate(home: SiteDirectory, chosen: str) -> dict[str, Any]:
+async def _participate(home: SiteDirectory, chosen: str, *, dask: str | None) -> dict[str, Any]:
+    home.demand_in_force(chosen, now=datetime.now(UTC))
     board = home.board(chosen)
     opening = await _opening(home, board)
-    first = await next_plan(board, 0, patience=Patience(home.settings.patience_seconds))
+    await answer_run(home, board, opening)
+    first = await next_plan(board, 0, patience=Patience(home.settings.answer_seconds))
+    if first is None and home.run(chosen).result is None:
+        raise ProtocolError(
+            f"'{board.roster.coordinator}' closed run '{chosen}' before its first round",
+            advice="another partner may have refused it; wait for the next run",
+        )
     if first is not None:
         gate(home, board, opening)(first)
     run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
+    home.keep_roster_of(chosen, home.roster_of(chosen))
     with run.held():
-        return run.result or await _work(home, run, board, opening)
+        return run.result or await _work(home, run, board, opening, dask=dask)
 
 
-async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening) -> dict[str, Any]:
+async def _work(
+    home: SiteDirectory, run: RunDirectory, board: Board, opening: RunOpening, *, dask: str | None
+) -> dict[str, Any]:
     site, files = home.in_run(run.run_id), home.settings.files
     assert files is not None  # noqa: S101 - a partner has them
     simulated = opening.simulated_assays or home.settings.simulated_assays
     facts = RunFacts(run=run, data=opening.settings.data, simulated_assays=simulated)
     tracked = await track(facts, experiment="qsar-training", party=home.name)
-    async with training_children() as run_job:
+    async with training_children(home.settings.machine) as run_job:
         outcome = await take_part(
             Partner(
                 site=site,
@@ -173,17 +210,19 @@ async def _work(home: SiteDirectory, run: RunDirectory, board: Board, opening: R
                 files=PartnerFiles(**files.model_dump()),
                 rules=opening.settings.rules,
                 run_job=run_job,
-                workers=max(1, (os.cpu_count() or 1) // 2),
+                executor=executor_of(dask or home.settings.dask),
                 accept=gate(home, board, opening),
                 local_trunk=home.settings.local_trunk,
+                earlier=home.earlier,
+                baselines=opening.settings.baselines,
             )
         )
-    version, uplift = await finish_partner(facts, site, outcome, tracked=tracked)
+    version, uplift = await finish_partner(facts, site, outcome, tracked=tracked, earlier=home.earlier)
     result = {
         "run_id": run.run_id,
         "best_round": outcome.best_round,
         "trunk_sha256": outcome.arms["federated"].trunk.name,
-        "model": version.uri,
+        "model": None if version is None else version.uri,
         "uplift": uplift,
     }
     run.write_result(result)
@@ -216,13 +255,13 @@ def _is_open(home: SiteDirectory, run_id: str) -> bool:
         return False
     if any((home.path / "refusals" / run_id).glob(f"{AgreementViolation.__name__}-*")):
         return False
-    board = home.board(run_id)
+    board = home.open_board(run_id)  # a run of an earlier roster has a key that this site was never given
     coordinator = board.roster.coordinator
     started = (
         home.run(run_id).path / "run.json"
     ).exists()  # then it is finished here even if the others have closed it
-    return board.read(Kind.RUN_OPENED, coordinator) is not None and (
-        started or board.read(Kind.RUN_CLOSED, coordinator) is None
+    return board.was_said(Kind.RUN_OPENED, coordinator) and (
+        started or not board.was_said(Kind.RUN_CLOSED, coordinator)
     )
 
 
@@ -248,10 +287,11 @@ def gate(home: SiteDirectory, board: Board, opening: RunOpening) -> Callable[[Ro
                 plan,
                 opening=opening,
                 policy=home.policy,
-                roster=home.roster.digest,
+                roster=home.roster_of(board.run_id).digest,
                 who=home.name,
                 now=datetime.now(UTC),
             )
+            demand_approval(home, board, opening)
         except AgreementViolation as exc:
             with suppress(Equivocation):  # it has refused this plan before, for another reason
                 board.post_json(Kind.REFUSAL, {"reason": str(exc)}, plan=plan)

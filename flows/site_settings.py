@@ -10,18 +10,24 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_contracts.canonical_json import digest_of
 from data_contracts.errors import AgreementViolation, ProtocolError, SettingsError
 from data_contracts.plan import PartyName, RoundPlan
 from flows.settings import RunSettings
 from tasks.exchange.enrolment import Role
 from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
+from tasks.studies.training_parameters import MAX_ROUNDS
 
 MIB = 2**20
 EXTRA_ROUNDS = 2  # the two evaluations after the last training round; the catalogue is round 0
 
 DataSetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 ProfileName = Annotated[str, Field(pattern=rf"^({'|'.join(PROFILES)}|[0-9a-f]{{64}})$")]
-Study = Literal["catalogue", "qsar-training", "evaluation"]
+Study = Literal["catalogue", "qsar-training", "qsar-minibatches", "evaluation"]
+GrantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}(/[a-z][a-z0-9-]{0,39})?$")]
+PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Approver = Literal["policy", "steward"]
 Written = TypeVar("Written", bound=BaseModel)
 
 
@@ -44,10 +50,17 @@ class SiteSettings(BaseModel):
         name: Its name on every message.
         listen: Of a mailbox, the host and port it listens on; of others None.
         files: Of a partner, its files; of others None.
+        mailbox: Of a consortium whose messages lie in object storage, where: ``s3://bucket/prefix``.
+        dask: Of a partner, the scheduler of its own Dask cluster to featurize on, or ``local``; else None.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
         local_trunk: Of a partner, width of a trunk of its own that it grows beside the consortium's; 0 for none.
+        machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
+        answer_seconds: How long to wait until all partners have answered a run, whose stewards may take days.
+        notification_block: ``type/name`` of a block in the site's Prefect that tells a person of failed runs.
+        alarm_seconds: A run that ends no round for so long is told likewise.
+        steward_key: Of a partner, its data steward's public key, hexadecimal: only its signature approves a run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,10 +70,22 @@ class SiteSettings(BaseModel):
     name: PartyName
     listen: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")
     files: Files | None = None
+    mailbox: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}$",
+    )
+    dask: str | None = Field(
+        default=None, pattern=r"^(local|(tcp|tls)://[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5})$"
+    )
     simulated_assays: bool = False
     local_trunk: int = Field(default=0, ge=0, le=8192)
+    machine: Machine = Machine()
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)
+    answer_seconds: float = Field(default=7 * 86_400.0, gt=0, le=90 * 86_400)
+    notification_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,80}/[a-z0-9-]{1,80}$")
+    alarm_seconds: float = Field(default=21_600.0, ge=10, le=30 * 86_400)
+    steward_key: PublicKey | None = None
 
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Self:
@@ -68,6 +93,10 @@ class SiteSettings(BaseModel):
             raise ValueError("a partner, and nobody else, has files")
         if (self.listen is not None) != (self.role == "mailbox"):
             raise ValueError("a mailbox, and nobody else, listens")
+        if self.mailbox is not None and self.role == "mailbox":
+            raise ValueError("a mailbox is no party of a consortium whose messages lie in object storage")
+        if self.steward_key is not None and self.role != "partner":
+            raise ValueError("a partner, and nobody else, has a data steward")
         return self
 
 
@@ -75,8 +104,11 @@ class Policy(BaseModel):
     """``policy.json``: what plans may ask of a partner. Nothing is granted that does not stand here.
 
     Attributes:
-        data_sets: Data sets on which runs are granted.
+        data_sets: Data sets on which runs may be asked for; all others are refused.
         profiles: How data may be prepared: names of profiles that motet brings, or digests of other rules.
+        approval: Who approves a run on a data set, or on ``data-set/study``: this ``policy`` alone, or the data
+            ``steward`` by a signature for each run. What is not named here needs the steward.
+        approval_timeout_seconds: A run that the steward has not approved after so long is refused.
         expires: After this no plan is answered.
         studies: Studies that may run.
         min_partners: Fewest partners in a cohort.
@@ -93,15 +125,25 @@ class Policy(BaseModel):
     v: Literal[1] = 1
     data_sets: tuple[DataSetName, ...]
     profiles: tuple[ProfileName, ...] = PROFILES
+    approval: dict[GrantName, Approver] = Field(default_factory=dict)
+    approval_timeout_seconds: float = Field(default=5 * 86_400.0, gt=0, le=90 * 86_400)
     expires: AwareDatetime
     studies: tuple[Study, ...] = ("catalogue", "qsar-training", "evaluation")
     min_partners: int = Field(default=3, ge=3, le=1024)
     max_hidden: int = Field(default=2048, ge=1, le=8192)
     max_layers: int = Field(default=4, ge=0, le=8)
-    max_rounds: int = Field(default=100, ge=1, le=1000)
+    max_rounds: int = Field(default=100, ge=1, le=MAX_ROUNDS)
     max_local_epochs: int = Field(default=10, ge=1, le=100)
     max_vector_bytes: int = Field(default=512 * MIB, ge=1, le=8192 * MIB)
     max_model_bytes: int = Field(default=1024 * MIB, ge=1, le=8192 * MIB)
+
+    def approver(self, data_set: str, study: str) -> Approver:
+        """Who approves a study on a data set; the steward, unless it stands here otherwise."""
+        return self.approval.get(f"{data_set}/{study}", self.approval.get(data_set, "steward"))
+
+    def for_the_steward(self, data_set: str) -> tuple[Study, ...]:
+        """The granted studies that may run on a data set only with the steward's signature, sorted."""
+        return tuple(sorted(study for study in self.studies if self.approver(data_set, study) == "steward"))
 
 
 class RunOpening(BaseModel):
@@ -110,6 +152,7 @@ class RunOpening(BaseModel):
     Attributes:
         roster: Digest of the roster that the run rests on.
         simulated_assays: Whether the data set's activities are invented.
+        n_listed: Endpoints that the catalogue offers to share a head row for.
         settings: What the run computes; ``data`` names the data set.
     """
 
@@ -118,7 +161,13 @@ class RunOpening(BaseModel):
     v: Literal[1] = 1
     roster: str = Field(pattern=r"^[0-9a-f]{64}$")
     simulated_assays: bool = False
+    n_listed: int = Field(default=0, ge=0, le=10_000_000)
     settings: RunSettings
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it, hexadecimal."""
+        return digest_of(self.model_dump(mode="json"))
 
 
 def read_settings(model: type[Written], path: Path, *, example: str) -> Written:
@@ -174,6 +223,18 @@ def _complaint(error: object) -> str:
     assert isinstance(error, dict)  # noqa: S101 - pydantic's own
     place = ".".join(map(str, error["loc"]))
     return f"{place}: {error['msg']}" if place else str(error["msg"])
+
+
+def check_opening(
+    opening: RunOpening, *, run_id: str, policy: Policy, roster: str, who: str, now: datetime
+) -> None:
+    """Set what a run was opened with against what this site grants, before it is answered.
+
+    Raises:
+        AgreementViolation: If it asks for more; names all that it asks too much of.
+    """
+    if asked := _of_the_run(opening, policy=policy, roster=roster, now=now):
+        raise AgreementViolation(f"'{who}' refuses run '{run_id}': {'; '.join(asked)}")
 
 
 def check_plan(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.cli.parser import build_parser, load_handler
+from flows.cli.parser import load_handler, parse
 
 OUR_PACKAGES = ("flows", "tasks", "data_contracts", "deployments")
 EXIT_INTERRUPTED = 130
@@ -61,7 +61,7 @@ def _root() -> Path:
 def _run(argv: Sequence[str] | None) -> int:
     from data_contracts.errors import MotetError
 
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(argv)
     os.umask(0o077)  # whatever this command or a server of it writes is for its user alone
     try:
         outcome = load_handler(arguments)(arguments)

@@ -34,6 +34,7 @@ def add_data_commands(commands: Any, shared: argparse.ArgumentParser, add: Add) 
     )
     prepare.add_argument("--output", type=Path, required=True, help="the prepared directory")
     prepare.add_argument("--workers", type=int, default=2, help="featurization processes (default: 2)")
+    add_dask(prepare)
     explain = add(
         commands,
         shared,
@@ -45,6 +46,15 @@ def add_data_commands(commands: Any, shared: argparse.ArgumentParser, add: Add) 
     explain.add_argument("prepared", type=Path, help="a prepared directory, or the OUTPUT-refused beside it")
     explain.add_argument("--endpoint", help="an endpoint, or an assay")
     explain.add_argument("--row", help="TABLE:NUMBER, 0 is the first data row, such as activities:17")
+
+
+def add_dask(command: Any) -> None:
+    """Add where structures are featurized."""
+    command.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="featurize on a Dask cluster: tcp://HOST:PORT or tls://HOST:PORT of its scheduler, or `local`",
+    )
 
 
 def add_own_formats(formats: Any, shared: argparse.ArgumentParser, add: Add) -> None:

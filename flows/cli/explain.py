@@ -5,7 +5,9 @@ prints are the partner's own names, on its own terminal. Source: own.
 """
 
 import argparse
+import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,26 @@ from data_contracts.catalogue import ENDPOINTS
 from data_contracts.errors import SettingsError
 from data_contracts.quarantine import QUARANTINE
 from data_contracts.writing import read_table
+from flows.cli.performing import perform
 from flows.cli.tables import print_table
+from flows.services import prefect_server
 from tasks.exchange.identity import secret_file
 from tasks.featurization.preparation import PartnerFiles, prepare_dataset
 from tasks.featurization.preparation_rules import rules_of
-from tasks.featurization.prepared import EXCLUDED, PAGE, QUARANTINE_DIRECTORY, REPORT
+from tasks.featurization.prepared import EXCLUDED, PAGE, QUARANTINE_DIRECTORY, REPORT, PreparedDataset
 
 TABLES = ("assays", "activities", "structures", "catalogue")
+SIMILAR_NAMES = 5
+MEANINGS = {
+    "type": "it is no number",
+    "required": "it is empty",
+    "known_in": "the table that it refers to has no such name",
+    "unique": "an earlier row has the same",
+    "between_when": "a concentration must be above zero",
+    "unknown structure": "its structure was set aside: ask for that row of structures",
+    "not credible": "the value lies outside what the profile believes of this assay type",
+    "not binary": "a binary assay knows 1 and -1 only",
+}
 OWN_SECRET = "preparation_secret"  # noqa: S105 - a file name
 
 
@@ -43,8 +58,9 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
             f"got no secret file '{arguments.secret.name}'; expected the one that your consortium shares"
         )
     arguments.home.mkdir(parents=True, exist_ok=True)
-    prepared = prepare_dataset(
-        PartnerFiles(**paths),
+    prepared = _prepare_anywhere(
+        arguments,
+        files=PartnerFiles(**paths),
         consortium_secret=secret_file(arguments.secret or arguments.home / OWN_SECRET),
         output=arguments.output.resolve(),
         workers=arguments.workers,
@@ -53,6 +69,23 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     _print_fallen(prepared.report)
     print(f"\nread more:   {prepared.directory / PAGE}\nask why:     motet explain {prepared.directory}")
     return {"prepared": str(prepared.directory), **prepared.report}
+
+
+def _prepare_anywhere(arguments: argparse.Namespace, **given: Any) -> PreparedDataset:
+    """Prepare on this machine, or have the structures featurized on a Dask cluster."""
+    if arguments.dask is None:
+        return prepare_dataset(**given)
+    with prefect_server(arguments.home.resolve()) as server:
+        os.environ.update(server.environment)
+        from flows.cluster import on_dask
+
+        executor = on_dask(arguments.dask, workers=arguments.workers)
+
+        async def preparation() -> PreparedDataset:
+            return await asyncio.to_thread(prepare_dataset, **given, executor=executor)
+
+        found: PreparedDataset = perform(preparation, verbose=arguments.verbose)
+        return found
 
 
 def _in_directory(directory: Path | None, name: str) -> Path | None:
@@ -108,10 +141,17 @@ def _print_fallen(report: Mapping[str, Any]) -> None:
 
 def _explain_endpoint(directory: Path, name: str) -> dict[str, Any]:
     """Say what became of an endpoint, or of all endpoints of an assay."""
-    trained = read_table(directory / "endpoints.arrow", ENDPOINTS).to_pylist()
+    trained, excluded = (
+        read_table(directory / "endpoints.arrow", ENDPOINTS).to_pylist(),
+        _read(directory / EXCLUDED),
+    )
     kept = [row for row in trained if name in (row["endpoint_id"], row["assay_id"])]
-    left_out = [row for row in _read(directory / EXCLUDED) if name in (row["endpoint"], row["assay"])]
+    left_out = [row for row in excluded if name in (row["endpoint"], row["assay"])]
     if not kept and not left_out:
+        assays = {row["assay_id"] for row in trained} | {row["assay"] for row in excluded}
+        similar = sorted(assay for assay in assays if name.lower() in assay.lower())[:SIMILAR_NAMES]
+        if similar:
+            print(f"assays with such a name: {', '.join(similar)}")
         raise SettingsError(
             "there is no such endpoint or assay; `motet explain` without --endpoint counts them all"
         )
@@ -139,6 +179,19 @@ def _why_not(row: dict[str, Any]) -> str:
     return f"{row['n_active']} actives and {row['n_inactive']} inactives; type {row['assay_type']} asks for {asked}"
 
 
+def _require_row(directory: Path, table: str, number: int) -> None:
+    """Refuse a row that the file did not have, where the report says how many it had."""
+    if not (directory / REPORT).exists():
+        return  # a refused file: it has a quarantine only
+    for file in _read(directory / REPORT)["files"]:
+        n_rows = file["rows"]["read"]
+        if file["contract"].split("@")[0] == table and number >= n_rows:
+            raise SettingsError(
+                f"got row {number} of {table}, of which {n_rows} rows were read; expected 0 to {n_rows - 1}: "
+                "rows count from 0, without the header"
+            )
+
+
 def _explain_row(directory: Path, asked: str) -> dict[str, Any]:
     """Say whether a row of a source file was set aside, and at which rules."""
     table, _, number = asked.partition(":")
@@ -150,8 +203,10 @@ def _explain_row(directory: Path, asked: str) -> dict[str, Any]:
         )
     quarantine = read_table(path, QUARANTINE).to_pylist()
     found = [row for row in quarantine if row["row"] == int(number)]
+    _require_row(directory, table, int(number))
     for row in found:
-        print(f"row {number} of {table} was set aside: {row['column']} breaks {row['rule']}")
+        meaning = f" ({MEANINGS[row['rule']]})" if row["rule"] in MEANINGS else ""
+        print(f"row {number} of {table} was set aside: {row['column']} breaks {row['rule']}{meaning}")
     if not found:
-        print(f"row {number} of {table} was not set aside")
+        print(f"row {number} of {table} was not set aside (rows count from 0, without the header)")
     return {"table": table, "row": int(number), "set_aside": found}

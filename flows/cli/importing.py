@@ -26,6 +26,7 @@ def wide(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.file,
         directory=arguments.home.resolve() / "data",
         partners=arguments.partners,
+        scenario=arguments.scenario,
         seed=arguments.seed,
         name=arguments.name,
         unit=arguments.unit,

@@ -5,11 +5,13 @@ Why: in one place a person sees what motet can be asked. Runs: anywhere. Source:
 
 import argparse
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.cli.data_parser import add_data_commands, add_own_formats
+from flows.cli.data_parser import add_dask, add_data_commands, add_own_formats
+from flows.cli.people_parser import add_membership_commands, add_steward_commands, add_until
+from flows.cli.training_parser import add_course, add_search
 
 DEFAULT_HOME = Path("motet-home")
 
@@ -42,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands, shared)
+    text = (
+        "try settings in tuning runs, for the federation and for every partner alone, and write down the best"
+    )
+    example = "motet search space.yaml --name first-search"
+    add_search(_add(commands, shared, "search", text, handler="flows.cli.search:search", example=example))
     _add_import(commands, shared)
     _add_predict(commands, shared)
     _add_contracts(commands, shared)
@@ -49,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_commands(commands, shared, _add)
     _add_services(commands, shared)
     _add_sites(commands, shared)
+    add_steward_commands(commands, shared, _add)
     _add(
         commands,
         shared,
@@ -58,6 +66,17 @@ def build_parser() -> argparse.ArgumentParser:
         example="motet runs --json",
     )
     return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command; structures may stand before and behind options."""
+    parser = build_parser()
+    arguments, left = parser.parse_known_args(argv)
+    if any(word.startswith("-") for word in left) or (left and not hasattr(arguments, "smiles")):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:  # argparse of Python 3.11 takes positional arguments from one place only
+        arguments.smiles += left
+    return arguments
 
 
 def load_handler(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], dict[str, Any]]:
@@ -131,7 +150,10 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=int,
         help="width of a trunk of its own that each company grows beside the shared one",
     )
+    add_course(run)
     _add_training(run)
+    _add_machine(run)
+    add_dask(run.add_argument_group("where to featurize (default: processes of this machine)"))
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
@@ -169,16 +191,47 @@ def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="rules by which its data may be prepared: simple, melloddy or a YAML file (default: the first two)",
     )
     partner.add_argument(
+        "--ask",
+        action="append",
+        default=[],
+        metavar="DATA_SET",
+        help="runs on this data set wait for the data steward's signature",
+    )
+    partner.add_argument(
         "--expires", required=True, metavar="DATE", help="last day of what is granted, 2027-01-01"
     )
     partner.add_argument(
         "--simulated", action="store_true", help="its activities are invented; its models say so"
     )
-    for role in (coordinator, mailbox, partner):
+    _add_machine(partner)
+    example = "motet init auditor --name auditor"
+    auditor = _add(roles, shared, "auditor", "who reads and verifies", handler=handler, example=example)
+    for role in (coordinator, mailbox, partner, auditor):
         role.set_defaults(role=role.prog.split()[-1])
         role.add_argument("--name", required=True, help="its name in the consortium")
+    for role in (coordinator, partner):
+        role.add_argument(
+            "--mailbox", metavar="S3_URL", help="s3://bucket/prefix, where no party runs a mailbox"
+        )
     _add_roster(commands, shared)
     _add_taking_part(commands, shared)
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    """What trains and scores: a local matter, which changes no plan."""
+    machine = command.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks are computed (default: auto, which takes CUDA where there is one)",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products; all that leaves the device is float32 (default: float32)",
+    )
 
 
 def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -188,22 +241,46 @@ def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
     example = "motet roster make mailbox.json acme.json bolt.json cure.json"
     text = "on the coordinator: assemble the roster from enrolment files, and sign it"
     make = _add(acts, shared, "make", text, handler="flows.cli.sites:roster_make", example=example)
-    make.add_argument("enrolments", nargs="+", type=Path, help="enrolment files of all others")
+    make.add_argument(
+        "enrolments",
+        nargs="+",
+        type=Path,
+        help="enrolment files of all others; with --after, of what changes",
+    )
+    make.add_argument(
+        "--after", type=Path, metavar="ROSTER", help="make the one that follows the pinned roster"
+    )
+    add_until(make)
     example = "motet roster accept roster.json --digest 5d41402abc4b2a76b9719d911017c592..."
     text = "pin the coordinator's roster, if its digest is the one that all others have"
     accept = _add(acts, shared, "accept", text, handler="flows.cli.sites:roster_accept", example=example)
     accept.add_argument("roster", type=Path, help="the roster's file")
     accept.add_argument("--digest", required=True, help="its digest, as you heard it from the others")
+    add_membership_commands(commands, acts, shared, _add)
 
 
 def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "run the mailbox until it is stopped"
-    _add(commands, shared, "mailbox", text, handler="flows.cli.sites:mailbox", example="motet mailbox")
+    text = "run the mailbox until it is stopped; or make room in it"
+    mailbox = _add(
+        commands, shared, "mailbox", text, handler="flows.cli.mailboxes:mailbox", example="motet mailbox"
+    )
+    days: dict[str, Any] = {
+        "type": float,
+        "metavar": "DAYS",
+        "help": "how long large bodies of a closed run stay",
+    }
+    mailbox.add_argument("--keep-days", **days)
+    text = "remove the masked vectors, shares and models of runs that were closed long ago"
+    acts = mailbox.add_subparsers(title="acts", metavar="ACT")
+    handler, example = "flows.cli.mailboxes:collect", "motet mailbox collect --keep-days 30"
+    collect = _add(acts, shared, "collect", text, handler=handler, example=example)
+    collect.add_argument("--keep-days", required=True, **days)
     text = "say what is wrong with this site, and what to do"
     _add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")
     text = "on a partner: take part in the next run, or in a named one; the same command resumes it"
     join = _add(commands, shared, "join", text, handler="flows.cli.sites:join", example="motet join")
     join.add_argument("--run-id", help="name of the run (default: the next one that the coordinator opens)")
+    add_dask(join)
     text = "on the coordinator: lead a run of all partners; the same command resumes it"
     example = "motet lead --data-set qsar-2026 --run-id first --rounds 20 --hidden 400"
     lead = _add(commands, shared, "lead", text, handler="flows.cli.sites:lead", example=example)
@@ -214,7 +291,11 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
     lead.add_argument(
         "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
     )
+    lead.add_argument(
+        "--take-over", action="store_true", help="this site was moved, and what led the run before has ended"
+    )
     lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
+    add_course(lead)
     _add_training(lead)
 
 
@@ -271,6 +352,12 @@ def _add_training(run: argparse.ArgumentParser) -> None:
     )
     learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
     learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
+    learning.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("logistic", "boosted"),
+        help="what each partner's report sets beside the networks (default: logistic; boosted needs LightGBM)",
+    )
     learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
     learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
     learning.add_argument(
@@ -297,6 +384,12 @@ def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     wide.add_argument("file", type=Path, help="CSV (also .gz) or Parquet")
     wide.add_argument("--partners", type=int, default=4, help="number of simulated companies (default: 4)")
+    wide.add_argument(
+        "--scenario",
+        choices=("shared-assays", "disjoint-assays"),
+        default="shared-assays",
+        help="companies share assays and no compound (default), or compounds and no assay",
+    )
     wide.add_argument("--seed", type=int, default=0, help="public seed of the split (default: 0)")
     wide.add_argument("--name", help="name of the dataset (default: from the file)")
     wide.add_argument(
@@ -356,3 +449,12 @@ def _add_verify(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("run", help="name of the run, as `motet runs` lists it")
     verify.add_argument("round", type=int, help="number of the round")
+    fetch = _add(
+        subjects,
+        shared,
+        "fetch",
+        "at a site: copy the messages of a run, or of all, so that they can be verified without the mailbox",
+        handler="flows.cli.verification:fetch",
+        example="motet verify fetch first",
+    )
+    fetch.add_argument("run", nargs="?", help="name of the run (default: all that lie in the mailbox)")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SettingsError
+from flows.cli.earlier import follow, given_settings
 from flows.cli.performing import log_to_terminal, perform
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
 from flows.services import prefect_server
-from flows.settings import RunSettings, given_settings, settings_from
+from flows.settings import RunSettings, settings_from
+from tasks.local_training.jobs import Machine
 
 ARMS = ("single", "federated", "pooled")
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "r2": "R2", "rmse": "RMSE"}
@@ -35,6 +37,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run a consortium, or resume one that was interrupted."""
     log_to_terminal(verbose=arguments.verbose)
     settings = _settings(arguments)
+    machine = Machine(device=arguments.device, precision=arguments.precision)
     found = open_or_create_run(
         arguments.home, settings=settings, run_id=arguments.run_id, fresh=arguments.fresh
     )
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         _say(f"run {found.run_id} in {found.path}\nstarting Prefect")
         with prefect_server(found.home) as server:
             os.environ.update(server.environment)
-            _perform(found, verbose=arguments.verbose)
+            _perform(found, machine=machine, dask=arguments.dask, verbose=arguments.verbose)
     else:
         _say(f"run {found.run_id} is finished already; this is its result")
     return _report(found)
@@ -52,6 +55,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _settings(arguments: argparse.Namespace) -> RunSettings:
     given = given_settings(arguments)
+    if given["data"] == RunSettings.model_fields["data"].default:
+        given["data"] = None
     if given["data"] is not None and (arguments.activities or arguments.structures or arguments.partners):
         raise SettingsError(
             "--data names companies that were made before; --partners, --activities and --structures make new ones",
@@ -65,7 +70,8 @@ def _settings(arguments: argparse.Namespace) -> RunSettings:
         from tasks.simulation.datasets import open_dataset
 
         given["partners"] = len(open_dataset(Path(str(given["data"]))).partners)
-    return settings_from(given)
+    home = Path(arguments.home).resolve()
+    return settings_from(follow(given, home, RunDirectory(home / "runs" / "none").earlier()))
 
 
 def _import_own_files(arguments: argparse.Namespace) -> str:
@@ -76,13 +82,15 @@ def _import_own_files(arguments: argparse.Namespace) -> str:
     return str(own_files(arguments).path.resolve())
 
 
-def _perform(found: RunDirectory, *, verbose: bool) -> None:
+def _perform(found: RunDirectory, *, machine: Machine, dask: str | None, verbose: bool) -> None:
     """Run the flow; Prefect is imported only now, when its environment stands."""
 
     async def consortium_run() -> Any:
         from flows.consortium import consortium
 
-        return await consortium(run_id=found.run_id, settings=found.settings, home=str(found.home))
+        return await consortium(
+            run_id=found.run_id, settings=found.settings, home=str(found.home), machine=machine, dask=dask
+        )
 
     perform(consortium_run, verbose=verbose)
 
@@ -134,7 +142,12 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         print("CONTROL: the labels are permuted, there is nothing to learn and no arm may gain.")
     if result["data"]["simulated_assays"]:
         print("Simulated assays on real molecules: these figures say nothing about any drug.")
-    print_table(columns, rows)
+    if result.get("phase") in {"tune", "final"}:
+        print(
+            f"phase {result['phase']}: best round {result['best_round']}, AUPRC {result['validation_auprc']}"
+        )
+    else:
+        print_table(columns, rows)
     print()
     for who, uri in result["models"].items():
         print(f"{who:<12} registered {uri}")

@@ -1,25 +1,26 @@
-"""``motet init``, ``roster``, ``mailbox``, ``lead``, ``join``: a consortium of separate hosts.
+"""``motet init``, ``roster``, ``lead``, ``join``: a consortium of separate hosts.
 
 Why: from an empty directory to a registered model in a few commands. Runs: on every site. Source: own.
 """
 
 import argparse
 import os
-import signal
-import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from data_contracts.errors import SettingsError
+from flows.approvals import STEWARD
+from flows.cli.earlier import follow, given_settings
+from flows.cli.membership import make_after, show_roster
 from flows.cli.performing import log_to_terminal, perform
 from flows.enrolment import accept_roster, make_roster, make_site
+from flows.leadership import take_over
 from flows.services import prefect_server
-from flows.settings import given_settings, settings_from
+from flows.settings import settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
-from tasks.exchange.enrolment import SignedRoster
-from tasks.exchange.mailbox_service import MailboxService
 from tasks.featurization.preparation_rules import PROFILES, rules_of
+from tasks.local_training.jobs import Machine
 
 
 def init(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -33,16 +34,23 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         files = Files(**given_files)
         policy = _policy(arguments)
-    given = {
+    given: dict[str, Any] = {
         "role": arguments.role,
         "name": arguments.name,
         "files": files,
         "simulated_assays": getattr(arguments, "simulated", False),
+        "mailbox": getattr(arguments, "mailbox", None),
     }
+    if files is not None:
+        given["machine"] = Machine(device=arguments.device, precision=arguments.precision)
     if address is not None:
         given["listen"] = arguments.listen or f"0.0.0.0:{address.rpartition(':')[2]}"
     settings = checked(SiteSettings, given)
     site = make_site(arguments.home, settings, policy=policy, address=address, now=datetime.now(UTC))
+    if policy is not None:
+        print(
+            f"the data steward's key:   {site.keys / STEWARD}; best kept by the steward, away from this host"
+        )
     enrolment = site.path / "enrolment.json"
     print(f"made {arguments.role} '{site.name}' in {site.path}; back up its keys/, and show them to nobody")
     print(f"give to the coordinator:  {enrolment}")
@@ -55,62 +63,38 @@ def _policy(arguments: argparse.Namespace) -> Policy:
     except ValueError:
         raise SettingsError("--expires is no date, expected one like 2027-01-01") from None
     expires = datetime.combine(last_day + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
-    granted = {"data_sets": tuple(arguments.grant), "expires": expires}
+    asked, granted = tuple(arguments.ask), tuple(arguments.grant)
+    approval = dict.fromkeys(granted, "policy") | dict.fromkeys(asked, "steward")
+    data_sets = tuple(dict.fromkeys((*granted, *asked)))
+    given = {"data_sets": data_sets, "approval": approval, "expires": expires}
     own = tuple(name if name in PROFILES else rules_of(name).digest for name in arguments.profile)
-    return checked(Policy, granted | ({"profiles": own} if own else {}))
+    return checked(Policy, given | ({"profiles": own} if own else {}))
 
 
 def roster_make(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Assemble, sign and pin the roster."""
+    """Assemble, sign and pin the roster: the first one, or the one after another."""
     site = open_site(arguments.home)
-    roster = make_roster(site, arguments.enrolments)
+    changes = None
+    if arguments.after is None:
+        roster = make_roster(site, arguments.enrolments)
+    else:
+        roster, changes = make_after(arguments, site)
     print(f"give to everybody:        {site.path / 'roster.json'}")
-    return _show(roster, path=str(site.path / "roster.json"))
+    return show_roster(site, roster, changes)
 
 
 def roster_accept(arguments: argparse.Namespace) -> dict[str, Any]:
     """Pin the roster."""
     site = open_site(arguments.home)
-    roster = accept_roster(site, arguments.roster.read_bytes(), digest=arguments.digest)
-    return _show(roster, path=str(site.path / "roster.json"))
-
-
-def _show(roster: SignedRoster, *, path: str) -> dict[str, Any]:
-    for enrolment in roster.enrolments:
-        said = enrolment.statement
-        print(f"{said.role:<12} {said.name:<20} key {said.public_key[:16]}…")
-    print(f"digest {roster.digest}\ncompare it with all others, by another way than the file came")
-    return {"roster": path, "digest": roster.digest, "partners": list(roster.roster.partners)}
-
-
-def mailbox(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the mailbox until SIGTERM or SIGINT."""
-    log_to_terminal(verbose=arguments.verbose)
-    site = open_site(arguments.home)
-    site.demand_role("mailbox")
-    assert site.settings.listen is not None  # noqa: S101 - a mailbox listens
-    host, _, port = site.settings.listen.rpartition(":")
-    service = MailboxService(
-        site.path / "mailbox", address=(host, int(port)), key=site.transport_key, roster=site.roster
-    )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    serving = threading.Thread(target=service.serve_forever)
-    serving.start()
-    print(f"the mailbox listens on {host}:{service.port}", flush=True)
-    stop.wait()
-    service.shutdown()
-    service.server_close()
-    serving.join()
-    return {"mailbox": str(site.path / "mailbox"), "port": service.port}
+    roster, changes = accept_roster(site, arguments.roster.read_bytes(), digest=arguments.digest)
+    return show_roster(site, roster, changes)
 
 
 def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     """Lead a run."""
     log_to_terminal(verbose=arguments.verbose)
     site = open_site(arguments.home)
-    given = given_settings(arguments)
+    given = follow(given_settings(arguments), site.path, site.earlier)
     here = {"partners": len(site.roster.roster.partners), "pooled_arm": False}
     listed = [] if arguments.catalogue is None else arguments.catalogue.read_text().split("\n")
 
@@ -126,6 +110,8 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
             listed=[name for name in listed if name],
             now=datetime.now(UTC),
         )
+        if arguments.take_over:
+            take_over(site, run)
         result: dict[str, Any] = run.result or perform(
             lambda: coordinate(site=str(site.path), run_id=run.run_id), verbose=arguments.verbose
         )
@@ -143,7 +129,9 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
         from flows.site_run import participate
 
         result: dict[str, Any] = perform(
-            lambda: participate(site=str(site.path), run_id=arguments.run_id), verbose=arguments.verbose
+            lambda: participate(site=str(site.path), run_id=arguments.run_id, dask=arguments.dask),
+            verbose=arguments.verbose,
         )
-    print(f"{site.name:<12} registered {result['model']}")
+    if result["model"] is not None:
+        print(f"{site.name:<12} registered {result['model']}")
     return result | {"directory": str(site.run(result["run_id"]).path)}

@@ -5,6 +5,7 @@ Source: own; ``tasks.rounds.verification``.
 """
 
 import argparse
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 
 from data_contracts.errors import AgreementViolation, SettingsError
 from flows.run_directory import RunDirectory
+from flows.site_directory import ROSTER_RUN, open_site, visit_site
+from flows.site_settings import role_at
 from flows.sites import Site
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import Board
 from tasks.exchange.identity import Identity, Roster
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.rounds.study import Study
+from tasks.rounds.transcript import Transcript
 from tasks.rounds.verification import FinishedRound, check_outcome, read_round, repeat_sum
 
 READER = "reader"
@@ -25,20 +29,9 @@ READER = "reader"
 
 def verify(arguments: argparse.Namespace) -> dict[str, Any]:
     """Verify one round of a run under this home."""
-    run = RunDirectory(Path(arguments.home).resolve() / "runs" / arguments.run)
-    if not (run.path / "run.json").exists():
-        raise SettingsError(
-            f"there is no run '{arguments.run}' under {arguments.home}", advice="see `motet runs`"
-        )
-    roster = _roster(run)
-    board = Board(
-        mailbox=DirectoryMailbox(run.mailbox),
-        identity=Identity(READER, os.urandom(32)),
-        roster=roster,
-        run_id=run.run_id,
-    )
+    board = _board(Path(arguments.home).resolve(), arguments.run)
     found = read_round(board, arguments.round)
-    total = repeat_sum(found, identities=roster.partner_keys, workers=os.cpu_count() or 1)
+    total = repeat_sum(found, identities=board.roster.partner_keys, workers=os.cpu_count() or 1)
     model = found.plan.model_in
     has_model = model is None or model in board.mailbox.blobs
     if has_model:
@@ -46,6 +39,47 @@ def verify(arguments: argparse.Namespace) -> dict[str, Any]:
             store = _store_of_its_own(board, Path(directory))
             check_outcome(found, total, study=_study(found), inputs=store)
     return _say(found, outcome_repeated=has_model)
+
+
+def fetch(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Copy the messages of a run, or of all runs, from the mailbox of a site's roster.
+
+    Raises:
+        SettingsError: If there is no such run.
+    """
+    copied = {}
+    with visit_site(arguments.home) as site:
+        listed = site.mailbox(copies=site.path / "received").runs()
+        runs = [name for name in listed if not name.startswith(ROSTER_RUN)]
+        if arguments.run is not None and arguments.run not in runs:
+            raise SettingsError(
+                f"there is no run '{arguments.run}' in the mailbox", advice=f"there: {', '.join(runs)}"
+            )
+        for name in runs if arguments.run is None else [arguments.run]:
+            found = Transcript(site.board(name), DirectoryMailbox(site.run(name).mailbox)).take()
+            copied[name] = dataclasses.asdict(found)
+            print(
+                f"{name}: {found.rounds} rounds, {found.messages} new messages, {found.blob_bytes / 1e6:.1f} MB; "
+                f"{found.missing} bodies are gone, {found.refused} messages refused"
+            )
+    return {"runs": copied}
+
+
+def _board(home: Path, run_id: str) -> Board:
+    """A reader's view of a run: on one machine of its own mailbox, at a site of the copy that was fetched."""
+    run = RunDirectory(home / "runs" / run_id)
+    is_site = role_at(home) is not None
+    if not (run.mailbox if is_site else run.path / "run.json").exists():
+        raise SettingsError(
+            f"there is no run '{run_id}' under {home}",
+            advice="copy it first: motet verify fetch" if is_site else "see `motet runs`",
+        )
+    return Board(
+        mailbox=DirectoryMailbox(run.mailbox),
+        identity=Identity(READER, os.urandom(32)),
+        roster=open_site(home).roster.roster if is_site else _roster(run),
+        run_id=run.run_id,
+    )
 
 
 def _roster(run: RunDirectory) -> Roster:
@@ -61,9 +95,10 @@ def _roster(run: RunDirectory) -> Roster:
 def _study(found: FinishedRound) -> Study[Any, BlobStore, dict[str, Any]]:
     from tasks.studies.catalogue import CATALOGUE
     from tasks.studies.evaluation import EVALUATION
+    from tasks.studies.minibatch_training import QSAR_MINIBATCHES
     from tasks.studies.qsar_training import QSAR_TRAINING
 
-    for study in (CATALOGUE, QSAR_TRAINING, EVALUATION):
+    for study in (CATALOGUE, QSAR_TRAINING, QSAR_MINIBATCHES, EVALUATION):
         if study.name == found.plan.study:
             return study
     raise AgreementViolation(

@@ -23,6 +23,10 @@ MOMENTUM = 0.9
 SQUARE_DECAY = 0.99
 ADAPTIVITY = 1e-3
 """beta_1, beta_2 and tau of the paper, at the values it recommends."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Constants of the step along a summed gradient: those that partners use for their heads."""
+BLOCK = 2**17
+"""Parameters worked on together: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,62 @@ def server_step(
     step *= np.float32(server_learning_rate)
     step += trunk
     return step, following
+
+
+def adam_step(
+    trunk: FloatVector,
+    gradient: npt.NDArray[np.floating],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    step: int,
+    state: ServerState | None,
+) -> tuple[FloatVector, ServerState]:
+    """Take one step of Adam along a summed gradient.
+
+    Weight decay is coupled, and acts on parameters that ever had a gradient only: elsewhere Adam would divide the
+    decay by itself and move parameters that nobody trains.
+
+    Args:
+        trunk: Flat parameters, shape ``(n_parameters,)``.
+        gradient: The survivors' summed gradient, the same shape.
+        learning_rate: Step size.
+        weight_decay: L2 coefficient.
+        step: Number of this step, from 1.
+        state: What the last step returned; None in the first.
+
+    Returns:
+        The next trunk, and the state to keep.
+
+    Raises:
+        UpdateMismatch: If the shapes differ, the gradient is not finite, or the state is another optimizer's.
+
+    Source: Kingma & Ba 2015, Algorithm 1, with the constants of torch and SparseChem.
+    """
+    if gradient.shape != trunk.shape:
+        raise UpdateMismatch(f"gradient has shape {gradient.shape}, the trunk {trunk.shape}")
+    if not np.isfinite(gradient).all():
+        raise UpdateMismatch("the gradient is not finite; the round is refused and the last trunk stands")
+    if state is not None:
+        _check_state(state, trunk, optimizer="adam")
+    following = trunk.copy()
+    mean = np.zeros_like(trunk) if state is None else state.velocity.copy()
+    square = np.zeros_like(trunk) if state is None or state.square is None else state.square.copy()
+    rate = np.float32(learning_rate / (1 - BETA1**step))
+    correction = np.float32((1 - BETA2**step) ** -0.5)
+    for start in range(0, len(trunk), BLOCK):
+        part = slice(start, start + BLOCK)
+        found = gradient[part].astype(np.float32)
+        if weight_decay:
+            found += np.float32(weight_decay) * trunk[part] * ((square[part] > 0) | (found != 0))
+        mean[part] += np.float32(1 - BETA1) * (found - mean[part])
+        square[part] *= np.float32(BETA2)
+        square[part] += np.float32(1 - BETA2) * np.square(found)
+        denominator = np.sqrt(square[part])
+        denominator *= correction
+        denominator += np.float32(EPSILON)
+        following[part] -= rate * mean[part] / denominator
+    return following, ServerState(velocity=mean, square=square)
 
 
 def _moments(update: FloatVector, state: ServerState | None, *, optimizer: ServerOptimizer) -> ServerState:

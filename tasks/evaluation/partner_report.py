@@ -71,7 +71,7 @@ def write_partner_report(
     Args:
         scores: Directory with, per arm, ``metrics.arrow`` and ``scores.arrow`` of the test fold and, in
             ``calibration/``, the scores of the validation fold.
-        arms: ``single``, ``federated``, perhaps ``pooled`` and ``baseline``.
+        arms: ``single``, ``federated``, perhaps ``pooled``, ``logistic`` and ``boosted``.
         partner: The partner, for page and pictures.
         endpoints: Its table of endpoints (contract *endpoints*).
         output: Directory for ``report.html``, ``uplift.json``, ``endpoints.parquet`` and the pictures.
@@ -91,6 +91,7 @@ def write_partner_report(
         {cast("Arm", arm): read.metrics for arm, read in found.items()},
         counted,
         rng=np.random.default_rng(seed),
+        groups=(np.array(endpoints.column("assay_id").to_pylist(), dtype=np.str_),),
     )
     adjusted = _adjusted_p_values(found["single"].test, found["federated"].test, counted)
     table = _endpoint_table(found, endpoints, counted=counted, adjusted=adjusted)
@@ -159,6 +160,7 @@ def _endpoint_table(
     """One row per endpoint with every arm's metrics; what the page leaves out."""
     columns: dict[str, Any] = {
         "endpoint": endpoints.column("endpoint_id"),
+        "assay": endpoints.column("assay_id"),
         "assay_type": endpoints.column("assay_type"),
         "counted": pa.array(counted),
         "n_active": pa.array(found["federated"].metrics.n_active),

@@ -33,7 +33,8 @@ ARMS: Mapping[str, tuple[str, str, str]] = {
     "federated": ("#0072B2", "D", "federated"),
     "adapted": ("#CC79A7", "P", "federated, own trunk beside"),
     "pooled": ("#E69F00", "s", "all data pooled"),
-    "baseline": ("#009E73", "^", "logistic regression"),
+    "logistic": ("#009E73", "^", "logistic regression"),
+    "boosted": ("#CC79A7", "v", "boosted trees"),
 }
 """Colour, marker and legend of each arm."""
 BETTER, WORSE = "#0072B2", "#D55E00"

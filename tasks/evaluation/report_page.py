@@ -25,6 +25,8 @@ img{max-width:100%;height:auto}figure{margin:1rem 0}.up{color:#0072B2}.down{colo
 .pair{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}.pair figure{flex:1 1 20rem}
 """
 LISTED = 15
+OUTSIDE = ("logistic", "boosted")
+"""Arms without a network; only the partner that fitted them sees them."""
 NOTE = (
     "Test fold, which trained, chose and calibrated nothing. This page holds figures of single endpoints and stays "
     "at its partner."
@@ -91,7 +93,7 @@ def render_report(content: ReportContent) -> str:
     """Render the page."""
     parts = [
         *lead_of(content.uplift, content.headline, beyond_chance=content.n_significant),
-        figure(content.pictures["uplift"], "Each arm with its 95 % bootstrap interval over endpoints"),
+        figure(content.pictures["uplift"], "Each arm with its 95 % bootstrap interval over assays"),
         *arms_table(content.uplift),
         *_by_type(content),
         *_endpoints(content),
@@ -146,8 +148,10 @@ def arms_table(uplift: Uplift, *, title: str = "Arms") -> Iterable[str]:
             f"<tr><td>{NAMES[metric]}{cells}<td class={side_of(found.uplift.value)}>{_signed(found.uplift)}"
             f"<td>{100 * found.riptop.value:+.1f} %<td>{closed}</tr>"
         )
-    yield "</table><p class=note>95 % bootstrap intervals over endpoints in brackets; the sign of uplift is turned so "
-    yield "that positive is better. Outside baseline: a logistic regression per endpoint on the same fingerprints.</p>"
+    yield "</table><p class=note>95 % bootstrap intervals over assays in brackets; the sign of uplift is turned so "
+    named = " and ".join(html.escape(ARMS[arm][2]) for arm in arms if arm in OUTSIDE)
+    outside = f" Outside baseline: {named}, one model per endpoint on the same fingerprints." if named else ""
+    yield f"that positive is better.{outside}</p>"
 
 
 def _by_type(content: ReportContent) -> Iterable[str]:

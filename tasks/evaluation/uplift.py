@@ -3,12 +3,12 @@
 Why: a partner stays if its own endpoints improve; a mean without an interval persuades nobody.
 Runs: on the partner (its own endpoints), or over all partners in a simulation on one machine.
 Source: MELLODDY's performance evaluation: RIPtoP = (MP - SP) / (perfect - SP), 0 if both are perfect, the plain
-difference if only SP is; intervals are percentile bootstrap over endpoints (Efron 1979).
+difference if only SP is; percentile bootstrap (Efron 1979) over assays, and over seeds crossed with them (Owen 2007).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from data_contracts.errors import ContractViolation
 from tasks.evaluation.metrics import METRICS, PERFECT, REGRESSION_METRICS, EndpointMetrics
 from tasks.evaluation.regression_metrics import RegressionMetrics
 
-Arm = Literal["single", "federated", "adapted", "pooled", "baseline"]
+Arm = Literal["single", "federated", "adapted", "pooled", "logistic", "boosted"]
 FloatVector = npt.NDArray[np.float64]
 BoolVector = npt.NDArray[np.bool_]
 
@@ -85,6 +85,7 @@ def compare(
     counted: BoolVector,
     *,
     rng: np.random.Generator,
+    groups: Sequence[npt.NDArray[Any]] = (),
     n_bootstrap: int = 2000,
 ) -> Uplift:
     """Compare the arms of one partner.
@@ -93,7 +94,9 @@ def compare(
         arms: Metrics of ``single``, ``federated`` and perhaps ``pooled``, on the same labels.
         counted: Which endpoints enter, shape ``(n_endpoints,)``.
         rng: Source of the bootstrap.
-        n_bootstrap: Number of resamples of endpoints.
+        groups: What is drawn in place of single endpoints, as one name per endpoint: its assay, whose thresholds
+            share compounds and so rise and fall together; a second one is crossed with it.
+        n_bootstrap: Number of resamples.
 
     Returns:
         The uplift over the counted endpoints.
@@ -105,7 +108,8 @@ def compare(
     columns = {
         metric: {arm: getattr(found, metric)[counted] for arm, found in arms.items()} for metric in METRICS
     }
-    return _uplift(columns, rng=rng, n_bootstrap=n_bootstrap)
+    drawn = resampled_weights([names[counted] for names in groups], int(counted.sum()), rng, n_bootstrap)
+    return _uplift(columns, drawn)
 
 
 def compare_regression(
@@ -121,7 +125,7 @@ def compare_regression(
         metric: {arm: getattr(found, metric)[counted] for arm, found in arms.items()}
         for metric in REGRESSION_METRICS
     }
-    return _uplift(columns, rng=rng, n_bootstrap=n_bootstrap)
+    return _uplift(columns, resampled_weights((), int(counted.sum()), rng, n_bootstrap))
 
 
 def compare_consortium(
@@ -151,19 +155,38 @@ def compare_consortium(
         }
         for metric in METRICS
     }
-    return _uplift(columns, rng=rng, n_bootstrap=n_bootstrap)
+    drawn = resampled_weights((), sum(int(counted.sum()) for _, counted in partners), rng, n_bootstrap)
+    return _uplift(columns, drawn)
 
 
-def _uplift(
-    columns: Mapping[str, Mapping[Arm, FloatVector]], *, rng: np.random.Generator, n_bootstrap: int
-) -> Uplift:
-    n_endpoints = len(next(iter(columns.values()))["single"])
-    # Resampling endpoints is drawing multiplicities: one matrix product then averages every column.
-    draws = (
-        rng.multinomial(n_endpoints, np.full(n_endpoints, 1 / n_endpoints), size=n_bootstrap) / n_endpoints
-    )
+def resampled_weights(
+    groups: Sequence[npt.NDArray[Any]], n: int, rng: np.random.Generator, n_bootstrap: int
+) -> FloatVector:
+    """Draw resamples as weights: one matrix product then averages every column.
+
+    Args:
+        groups: Labelings of the ``n`` values; those of equal name are drawn together, and the draws of several labelings
+            multiply (Owen's pigeonhole bootstrap). Without any, every value is drawn by itself.
+        n: Number of values.
+        rng: Source of the draws.
+        n_bootstrap: Number of resamples.
+
+    Returns:
+        Shape ``(at most n_bootstrap, n)``, each row summing to 1; a resample that drew nothing is left out.
+    """
+    weights = np.ones((n_bootstrap, n))
+    for names in groups or (np.arange(n),):
+        _, member = np.unique(names, return_inverse=True)
+        size = int(member.max()) + 1
+        weights *= rng.multinomial(size, np.full(size, 1 / size), size=n_bootstrap)[:, member]
+    total = weights.sum(axis=1, keepdims=True)
+    found: FloatVector = weights[total[:, 0] > 0] / total[total > 0][:, None]
+    return found
+
+
+def _uplift(columns: Mapping[str, Mapping[Arm, FloatVector]], draws: FloatVector) -> Uplift:
     return Uplift(
-        n_endpoints=n_endpoints,
+        n_endpoints=draws.shape[1],
         metrics={metric: _metric_uplift(metric, arms, draws) for metric, arms in columns.items()},
     )
 

@@ -16,7 +16,7 @@ from tasks.evaluation.partner_report import write_partner_report
 from tasks.evaluation.regression_report import regression_part, write_regression_report
 from tasks.exchange.durable_files import replace_whole
 
-BASELINE = "baseline"
+BASELINES = ("logistic", "boosted")
 
 
 def report_of(
@@ -34,7 +34,7 @@ def report_of(
 
     Args:
         scores: Directory with the tables of each arm.
-        arms: ``single``, ``federated``, perhaps ``pooled``; the outside baseline joins them for classes.
+        arms: ``single``, ``federated``, perhaps ``pooled``; outside baselines join them for classes.
         modality: What was learnt.
         partner: The partner.
         prepared: Its prepared data.
@@ -59,7 +59,7 @@ def report_of(
     if modality != "regression" and read_metrics(scores / "federated" / "metrics.arrow")[1].any():
         write_partner_report(
             scores,
-            arms=(*arms, BASELINE),
+            arms=(*arms, *(name for name in BASELINES if (scores / name / "metrics.arrow").exists())),
             partner=partner,
             endpoints=read_table(prepared / "endpoints.arrow", ENDPOINTS),
             output=output,
@@ -70,5 +70,10 @@ def report_of(
     elif numbers is not None:
         write_regression_report(numbers, partner=partner, output=output, simulated_assays=simulated_assays)
     else:
-        nothing = {"n_endpoints": 0, "metrics": {}}
-        replace_whole(output / "uplift.json", [json.dumps(nothing).encode()])
+        write_nothing(output)
+
+
+def write_nothing(output: Path) -> None:
+    """Write the ``uplift.json`` of a partner without a single endpoint to compare."""
+    nothing = {"n_endpoints": 0, "metrics": {}}
+    replace_whole(output / "uplift.json", [json.dumps(nothing).encode()])

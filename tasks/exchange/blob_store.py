@@ -60,18 +60,21 @@ class BlobStore:
             create_once(self.path(reference), chunks)
         return reference
 
-    def take_in(self, chunks: Iterable[Buffer], *, sha256: str, size: int) -> bool:
+    def take_in(
+        self, chunks: Iterable[Buffer], *, sha256: str | None, size: int, name: str | None = None
+    ) -> bool:
         """Store bytes that somebody announced, as they come; never more than announced, and none that differ.
 
         Args:
             chunks: The bytes, each piece used once.
-            sha256: Announced digest, hexadecimal.
+            sha256: Announced digest, hexadecimal; None where only whoever opens the bytes can tell.
             size: Announced number of bytes.
+            name: Under which name they are stored; by default their digest.
 
         Returns:
             Whether they were the announced ones; if not, nothing is stored.
         """
-        path = self.root / sha256
+        path = self.root / (name or sha256 or "")
         if path.exists() and path.stat().st_size != size:
             path.unlink()  # a torn file of another size, after a power cut
         try:
@@ -119,12 +122,16 @@ class BlobStore:
         """Remove a blob that no later round needs; its reference stays valid evidence of what it was."""
         self.path(reference).unlink(missing_ok=True)
 
+    def forget(self, reference: BlobReference) -> None:
+        """Drop this party's own copy of a blob that the mailbox has; where this store is the mailbox there is none."""
+        del reference
+
 
 class _NotAsAnnouncedError(Exception):
     """Bytes are not those of their digest."""
 
 
-def _as_announced(chunks: Iterable[Buffer], *, sha256: str, size: int) -> Iterator[Buffer]:
+def _as_announced(chunks: Iterable[Buffer], *, sha256: str | None, size: int) -> Iterator[Buffer]:
     digest, left = hashlib.sha256(), size
     for chunk in chunks:
         left -= memoryview(chunk).nbytes
@@ -132,5 +139,5 @@ def _as_announced(chunks: Iterable[Buffer], *, sha256: str, size: int) -> Iterat
             raise _NotAsAnnouncedError
         digest.update(chunk)
         yield chunk
-    if left or digest.hexdigest() != sha256:
+    if left or sha256 not in (None, digest.hexdigest()):
         raise _NotAsAnnouncedError

@@ -4,8 +4,8 @@ Why: signing, role, size and digest checks stand in one place, so no reader can 
 Runs: on every site. Source: own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from typing_extensions import Buffer
@@ -18,6 +18,7 @@ from data_contracts.references import BlobReference
 from tasks.exchange.identity import Identity, Roster
 from tasks.exchange.mailbox import Mailbox
 from tasks.exchange.quarantine import Quarantine
+from tasks.exchange.run_seal import OPEN_KINDS, SEALED_CONTRACT, RunSeal
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Board:
         run_id: The run.
         quarantine: Where bytes go that their alleged sender did not sign; they then count as absent. Without one
             they are an error.
+        seal: Gives the key under which the run's messages are sealed to its parties. Without one they lie open:
+            for one machine, and for what is said before there is a key.
+        plans: Plans read so far by round and attempt; a message never changes, and a long run asks for all of them
+            in every round.
     """
 
     mailbox: Mailbox
@@ -56,6 +61,8 @@ class Board:
     roster: Roster
     run_id: str
     quarantine: Quarantine | None = None
+    seal: Callable[[], RunSeal] | None = None
+    plans: dict[tuple[int, int], RoundPlan] = field(default_factory=dict, compare=False, repr=False)
 
     def post(
         self, kind: Kind, chunks: Sequence[Buffer], *, contract: str, plan: RoundPlan | None = None
@@ -71,12 +78,15 @@ class Board:
         Raises:
             Equivocation: If this party posted something else there before.
         """
+        slot = self._slot(kind, self.identity.name, plan)
+        if self.seal is not None and kind not in OPEN_KINDS:
+            chunks, contract = [self.seal().seal(chunks, slot=slot)], SEALED_CONTRACT
         head = Head(
-            run_id=self.run_id,
-            round=plan.round if plan else 0,
-            attempt=plan.attempt if plan else 0,
+            run_id=slot.run_id,
+            round=slot.round,
+            attempt=slot.attempt,
             kind=kind,
-            sender=self.identity.name,
+            sender=slot.sender,
             plan_digest=plan.digest if plan else "",
             body=self.mailbox.put_body(chunks, contract=contract),
         )
@@ -97,28 +107,40 @@ class Board:
         Raises:
             ProtocolError: If something is there that its alleged sender did not say here, or may not say.
         """
-        return self.read_slot(
-            Slot(self.run_id, plan.round if plan else 0, plan.attempt if plan else 0, kind, sender),
-            plan_digest=plan.digest if plan else "",
-        )
+        return self.read_slot(self._slot(kind, sender, plan), plan_digest=plan.digest if plan else "")
 
-    def read_slot(self, slot: Slot, *, plan_digest: str | None) -> Message | None:
-        """Read whatever stands in a slot; ``plan_digest=None`` leaves the digest to the caller."""
+    def _slot(self, kind: Kind, sender: str, plan: RoundPlan | None) -> Slot:
+        return Slot(self.run_id, plan.round if plan else 0, plan.attempt if plan else 0, kind, sender)
+
+    def was_said(self, kind: Kind, sender: str) -> bool:
+        """Whether a party has signed a message about the whole run, without opening what it holds."""
+        return self._head(self._slot(kind, sender, None)) is not None
+
+    def _head(self, slot: Slot) -> Head | None:
         data = self.mailbox.read(slot)
         if data is None:
             return None
         try:
-            head = authentic(data, slot=slot, roster=self.roster).head
+            return authentic(data, slot=slot, roster=self.roster).head
         except ProtocolError as exc:
             if self.quarantine is None:
                 raise
             self.quarantine.keep(data, why=str(exc))
             return None
+
+    def read_slot(self, slot: Slot, *, plan_digest: str | None) -> Message | None:
+        """Read whatever stands in a slot; ``plan_digest=None`` leaves the digest to the caller."""
+        head = self._head(slot)
+        if head is None:
+            return None
         if plan_digest is not None and head.plan_digest != plan_digest:
             raise ProtocolError(
                 f"'{slot.kind}' of '{slot.sender}' belongs to another plan of round {slot.round}"
             )
-        return Message(head=head, body=self.mailbox.blobs.open(head.body, who=slot.sender))
+        body = self.mailbox.bodies.open(head.body, who=slot.sender)
+        if self.seal is not None and slot.kind not in OPEN_KINDS:
+            body = memoryview(self.seal().open(body, slot=slot))
+        return Message(head=head, body=body)
 
 
 def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:
@@ -131,6 +153,11 @@ def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:
     if (slot.kind in COORDINATOR_KINDS) != (slot.sender == roster.coordinator):
         raise ProtocolError(f"'{slot.sender}' may not send '{slot.kind}': it is not its role")
     signature = bytes.fromhex(envelope.signature)
-    if not roster.verifies(slot.sender, signature=signature, message=envelope.head.signed_bytes):
+    said = envelope.head.signed_bytes
+    if not roster.verifies(slot.sender, signature=signature, message=said):
+        if roster.verified_once(slot.sender, signature=signature, message=said):
+            raise ProtocolError(
+                f"'{slot.kind}' of '{slot.sender}' is signed with a key that it has rotated out; that key counts no more"
+            )
         raise ProtocolError(f"'{slot.kind}' at the place of '{slot.sender}' carries no valid signature of it")
     return envelope

@@ -10,27 +10,26 @@ import json
 import re
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
-from typing_extensions import Buffer, override
+from typing_extensions import Buffer
 
 from data_contracts.envelope import MAX_ENVELOPE_BYTES, Slot
-from data_contracts.errors import ProtocolError, UpdateMismatch, WorkFailed
+from data_contracts.errors import ProtocolError, WorkFailed
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import READ_BLOCK, BlobStore
-from tasks.exchange.https_addresses import RUNS, TIME, address_of_blob, address_of_slot
+from tasks.exchange.https_addresses import BODIES, RUNS, SEALED, TIME, address_of_blob, address_of_slot
 from tasks.exchange.mailbox import equivocation
+from tasks.exchange.mirrored_blobs import Keep, MirroredBlobs, SealedBlobs
+from tasks.exchange.outages import OUTAGE_SECONDS, NotReachedError, until_answered
+from tasks.exchange.run_seal import RunSeal
 
-OUTAGE_SECONDS = 900.0
-FIRST_PAUSE_SECONDS = 0.05
-LAST_PAUSE_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 MAX_LIST_BYTES = 16 * 2**20
-_RUN = re.compile(r"[a-z0-9][a-z0-9-]{2,63}")
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{2,63}")
 
 Answer = TypeVar("Answer")
 
@@ -42,7 +41,7 @@ class MailboxConnection:
         address: ``host:port``.
         tls: The party's key, and the mailbox's certificate.
         outage_seconds: How long to go on trying.
-        pause: Waits between two attempts.
+        pause: Waits between two attempts; None waits until then or until ``close``.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class MailboxConnection:
         *,
         tls: ssl.SSLContext,
         outage_seconds: float = OUTAGE_SECONDS,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self.address = address
         self._host, _, port = address.rpartition(":")
@@ -59,6 +58,7 @@ class MailboxConnection:
         self._tls = tls
         self._outage_seconds = outage_seconds
         self._pause = pause
+        self._closed = threading.Event()
         self._of_thread = threading.local()
         self._opened: list[http.client.HTTPSConnection] = []
 
@@ -82,25 +82,31 @@ class MailboxConnection:
             The status, and what ``take`` made of the body.
 
         Raises:
-            WorkFailed: If the mailbox did not answer for ``outage_seconds``.
+            WorkFailed: If the mailbox did not answer for ``outage_seconds``, or ``close`` was called meanwhile.
         """
-        waited, pause = 0.0, FIRST_PAUSE_SECONDS
-        while True:
+
+        def attempt() -> tuple[HTTPStatus, Answer]:
             try:
                 status, taken = self._once(method, address, body, take)
-                if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                    return status, taken
-                why = f"status {status.value}"
             except (OSError, http.client.HTTPException, ValueError) as exc:
                 self._hang_up()
-                why = type(exc).__name__
-            if waited >= self._outage_seconds:
-                raise WorkFailed(
-                    f"the mailbox at {self.address} did not answer for {self._outage_seconds:g} s ({why})",
-                    advice="see `motet doctor`; once it answers, run the same command again: it resumes",
-                )
-            self._pause(pause)
-            waited, pause = waited + pause, min(2 * pause, LAST_PAUSE_SECONDS)
+                raise NotReachedError(type(exc).__name__) from None
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise NotReachedError(f"status {status.value}")
+            return status, taken
+
+        return until_answered(
+            attempt, where=self.address, outage_seconds=self._outage_seconds, pause=self._wait
+        )
+
+    def _wait(self, seconds: float) -> None:
+        """Wait between two attempts; a thread that waits out an outage would otherwise outlive its command."""
+        closed = self._closed
+        (self._pause or closed.wait)(seconds)
+        if closed.is_set():
+            raise WorkFailed(
+                f"the connection to the mailbox at {self.address} was closed while it did not answer"
+            )
 
     def clock(self) -> float:
         """The mailbox's clock, in seconds since 1970.
@@ -116,7 +122,9 @@ class MailboxConnection:
             raise ProtocolError(f"the mailbox at {self.address} shows no time") from None
 
     def close(self) -> None:
-        """End the connections of all threads; a later request opens another."""
+        """End the connections and waits of all threads; a later request opens another."""
+        self._closed.set()
+        self._closed = threading.Event()
         for connection in self._opened:
             connection.close()
 
@@ -163,64 +171,54 @@ def _capped(max_bytes: int) -> Callable[[http.client.HTTPResponse], bytes]:
     return lambda response: response.read(max_bytes)
 
 
-class MirroredBlobs(BlobStore):
-    """The mailbox's blobs, each kept here too once it was sent or fetched.
+class HttpsBlobs:
+    """A shelf of the service, reached over HTTPS.
 
     Args:
-        root: Directory of the copies.
         connection: To the mailbox.
+        shelf: Which one.
     """
 
-    def __init__(self, root: Path, connection: MailboxConnection) -> None:
-        super().__init__(root)
+    def __init__(self, connection: MailboxConnection, *, shelf: str = BODIES) -> None:
         self._connection = connection
+        self._shelf = shelf
 
-    @override
-    def __contains__(self, reference: object) -> bool:
-        if not isinstance(reference, BlobReference):
-            return False
-        return super().__contains__(reference) or self._is_there(reference)
+    def _ask(
+        self,
+        method: str,
+        name: str,
+        *,
+        take: Callable[[http.client.HTTPResponse], Answer],
+        body: Path | None = None,
+    ) -> tuple[HTTPStatus, Answer]:
+        return self._connection.ask(method, address_of_blob(name, shelf=self._shelf), body=body, take=take)
 
-    def _is_there(self, reference: BlobReference) -> bool:
-        address = address_of_blob(reference.sha256)
-        status, size = self._connection.ask(
-            "HEAD", address, take=lambda response: response.getheader("Content-Length")
-        )
-        return status == HTTPStatus.OK and size == str(reference.bytes)
+    def size(self, name: str) -> int | None:
+        """Bytes of a blob; None if it is not there."""
+        status, size = self._ask("HEAD", name, take=lambda response: response.getheader("Content-Length", ""))
+        return int(size) if status == HTTPStatus.OK and size.isdecimal() else None
 
-    @override
-    def put(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
-        reference = BlobStore(self.root).put(chunks, contract=contract)
-        if not self._is_there(reference):
-            address = address_of_blob(reference.sha256)
-            status, _ = self._connection.ask("PUT", address, body=self.path(reference), take=_capped(0))
-            _demand_taken(status, f"a {contract} of {reference.bytes} bytes")
-        return reference
+    def send(self, name: str, path: Path, *, what: str) -> None:
+        """Store a file under a name.
 
-    @override
-    def open(self, reference: BlobReference, *, who: str) -> memoryview:
-        if not super().__contains__(reference):
-            self._fetch(reference, who=who)
-        return super().open(reference, who=who)
+        Raises:
+            ProtocolError: If it is not taken.
+        """
+        status, _ = self._ask("PUT", name, body=path, take=_capped(0))
+        _demand_taken(status, what)
 
-    def _fetch(self, reference: BlobReference, *, who: str) -> None:
+    def fetch(self, name: str, *, size: int, keep: Keep) -> bool | None:
+        """Hand a blob to ``keep``, never more than one byte above ``size``; None if it is not there."""
+
         def take(response: http.client.HTTPResponse) -> bool:
-            if response.status != HTTPStatus.OK:
-                return False
-            blocks = _blocks(response, reference.bytes)
-            return self.take_in(blocks, sha256=reference.sha256, size=reference.bytes)
+            return response.status == HTTPStatus.OK and keep(_blocks(response, size))
 
-        status, kept = self._connection.ask("GET", address_of_blob(reference.sha256), take=take)
-        if status == HTTPStatus.OK and not kept:
-            raise UpdateMismatch(
-                f"the mailbox's copy of the {reference.contract} of '{who}' has bytes that do not match their digest; "
-                f"expected {reference.bytes} bytes as announced"
-            )
+        status, kept = self._ask("GET", name, take=take)
+        return kept if status == HTTPStatus.OK else None
 
-    @override
-    def discard(self, reference: BlobReference) -> None:
-        super().discard(reference)
-        self._connection.ask("DELETE", address_of_blob(reference.sha256), take=_capped(0))
+    def remove(self, name: str) -> None:
+        """Remove a blob."""
+        self._ask("DELETE", name, take=_capped(0))
 
 
 def _blocks(response: http.client.HTTPResponse, size: int) -> Iterator[bytes]:
@@ -251,15 +249,21 @@ class HttpsMailbox:
     Args:
         connection: To the mailbox.
         copies: Directory for copies of blobs.
+        seal: Gives the run's key, under which models lie sealed; None where they may lie open.
     """
 
-    def __init__(self, connection: MailboxConnection, *, copies: Path) -> None:
+    def __init__(
+        self, connection: MailboxConnection, *, copies: Path, seal: Callable[[], RunSeal] | None = None
+    ) -> None:
         self._connection = connection
-        self.blobs: BlobStore = MirroredBlobs(copies, connection)
+        self.bodies: BlobStore = MirroredBlobs(copies, HttpsBlobs(connection))
+        self.blobs = (
+            self.bodies if seal is None else SealedBlobs(copies, HttpsBlobs(connection, shelf=SEALED), seal)
+        )
 
     def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
         """Store a body before the envelope that announces it."""
-        return self.blobs.put(chunks, contract=contract)
+        return self.bodies.put(chunks, contract=contract)
 
     def post(self, slot: Slot, envelope: bytes) -> None:
         """Write an envelope into its slot; the same bytes again are a no-op.
@@ -292,4 +296,4 @@ class HttpsMailbox:
         except ValueError:
             listed = []
         names = listed if isinstance(listed, list) else []
-        return tuple(sorted({name for name in names if isinstance(name, str) and _RUN.fullmatch(name)}))
+        return tuple(sorted({name for name in names if isinstance(name, str) and RUN_NAME.fullmatch(name)}))

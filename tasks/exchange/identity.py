@@ -66,12 +66,19 @@ class Identity:
 
 
 class Roster(BaseModel):
-    """The parties of a consortium and their pinned public keys (hexadecimal)."""
+    """The parties of a consortium and their pinned public keys (hexadecimal).
+
+    Attributes:
+        coordinator: Who leads.
+        public_keys: The one key of each party that counts.
+        retired_keys: Keys that parties had before and have rotated out; they count no more, and errors say so.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     coordinator: PartyName
     public_keys: dict[PartyName, str] = Field(min_length=3)
+    retired_keys: dict[PartyName, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _keys_are_distinct(self) -> Self:
@@ -97,6 +104,11 @@ class Roster(BaseModel):
         """Whether ``sender`` is on the roster and signed ``message``."""
         key = self.public_keys.get(sender)
         return key is not None and signature_holds(key, signature=signature, message=message)
+
+    def verified_once(self, sender: str, *, signature: bytes, message: bytes) -> bool:
+        """Whether a key that ``sender`` has rotated out signed ``message``."""
+        keys = self.retired_keys.get(sender, ())
+        return any(signature_holds(key, signature=signature, message=message) for key in keys)
 
 
 def signature_holds(public_key: str, *, signature: bytes, message: bytes) -> bool:

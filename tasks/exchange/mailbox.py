@@ -5,7 +5,7 @@ the mailbox may delay or drop a message, but forges nothing: readers check signa
 Runs: anywhere. Source: own; first writer wins by ``link(2)``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,15 +15,22 @@ from data_contracts.envelope import MAX_ENVELOPE_BYTES, Slot
 from data_contracts.errors import Equivocation
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import BlobStore
-from tasks.exchange.durable_files import create_once
+from tasks.exchange.durable_files import SCRAP_PREFIX, create_once
+from tasks.exchange.https_addresses import BODIES, SEALED
+from tasks.exchange.shelves import Posted, Stored, slot_of
 
 
 class Mailbox(Protocol):
     """Where messages lie: a directory, or a service that others run (``https_mailbox``)."""
 
     @property
+    def bodies(self) -> BlobStore:
+        """Bodies of messages by digest, as they were posted."""
+        ...
+
+    @property
     def blobs(self) -> BlobStore:
-        """Bodies and models by digest."""
+        """Models and lists that plans and outcomes refer to; sealed on the way where the run has a seal."""
         ...
 
     def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
@@ -66,7 +73,7 @@ class DirectoryMailbox:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.blobs = BlobStore(root / "blobs")
+        self.bodies = self.blobs = BlobStore(root / "blobs")
 
     def _path(self, slot: Slot) -> Path:
         step = f"r{slot.round:05d}-a{slot.attempt}"
@@ -74,7 +81,7 @@ class DirectoryMailbox:
 
     def put_body(self, chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
         """Store a body before the envelope that announces it."""
-        return self.blobs.put(chunks, contract=contract)
+        return self.bodies.put(chunks, contract=contract)
 
     def post(self, slot: Slot, envelope: bytes) -> None:
         """Write an envelope into its slot; the same bytes again are a no-op.
@@ -97,3 +104,24 @@ class DirectoryMailbox:
     def runs(self) -> tuple[str, ...]:
         """Names under which anything was posted, sorted."""
         return tuple(sorted(path.name for path in (self.root / "messages").glob("*") if path.is_dir()))
+
+    def envelopes(self) -> Iterator[Posted]:
+        """All messages, as the operator sees them."""
+        messages = self.root / "messages"
+        for path in messages.rglob("*.json"):
+            slot = slot_of(path.relative_to(messages).as_posix())
+            if slot is not None:
+                yield Posted(slot, path.stat().st_mtime, self.read(slot) or b"")
+
+    def stored(self) -> Iterator[Stored]:
+        """All blobs, as the operator sees them."""
+        for shelf in (BODIES, SEALED):
+            for path in (self.root / shelf).rglob("*"):
+                if path.is_file() and not path.name.startswith(SCRAP_PREFIX):
+                    found = path.stat()
+                    name = path.relative_to(self.root / shelf).as_posix()
+                    yield Stored(shelf, name, found.st_mtime, found.st_size)
+
+    def remove(self, blob: Stored) -> None:
+        """Remove a blob."""
+        (self.root / blob.shelf / blob.name).unlink(missing_ok=True)

@@ -14,7 +14,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from typing_extensions import override
 
 from data_contracts.envelope import GIB, KIB, MAX_ENVELOPE_BYTES, Slot
 from data_contracts.errors import Equivocation, ProtocolError
+from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import authentic
 from tasks.exchange.durable_files import SCRAP_PREFIX
-from tasks.exchange.enrolment import SignedRoster
-from tasks.exchange.https_addresses import RUNS, TIME, blob_at, slot_at
+from tasks.exchange.enrolment import SignedRoster, Statement
+from tasks.exchange.https_addresses import BODIES, RUNS, SEALED, TIME, blob_at, slot_at
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.quarantine import Quarantine
+from tasks.exchange.succession import with_retired_keys
 from tasks.exchange.transport_keys import certificate_bytes, mailbox_context
 
 logger = logging.getLogger("motet")
@@ -50,6 +53,7 @@ class MailboxService(http.server.ThreadingHTTPServer):
         address: Where it listens: host and port; port 0 takes a free one.
         key: PEM file of the mailbox's transport key.
         roster: Who may call.
+        earlier: Rosters before it, each with the time until which runs planned under it may go on.
         max_blob_bytes: Largest blob that is taken.
     """
 
@@ -63,17 +67,26 @@ class MailboxService(http.server.ThreadingHTTPServer):
         address: tuple[str, int],
         key: Path,
         roster: SignedRoster,
+        earlier: Sequence[tuple[SignedRoster, datetime]] = (),
         max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         self.mailbox = DirectoryMailbox(root)
+        self.shelves = {BODIES: self.mailbox.bodies, SEALED: BlobStore(root / SEALED)}
         remove_scraps(root)
         self.quarantine = Quarantine(root / "quarantine")
-        self.roster = roster.roster
+        self._earlier = [(each.roster, until) for each, until in earlier]
+        self.roster = with_retired_keys(roster, earlier=[each for each, _ in earlier])
+        self.readers = frozenset(roster.auditors)
         self.max_blob_bytes = max_blob_bytes
-        callers = [each.statement for each in roster.enrolments if each.statement.role != "mailbox"]
-        self._names = {certificate_bytes(caller.certificate): caller.name for caller in callers}
-        self._tls = mailbox_context(key, parties=[caller.certificate for caller in callers])
-        self._free = threading.BoundedSemaphore(CONNECTIONS_FOR_EACH_PARTY * len(callers))
+        self._names: dict[bytes, tuple[str, datetime | None]] = {}
+        for each, until in ((roster, None), *earlier):
+            for caller in _callers(each):
+                self._names.setdefault(certificate_bytes(caller.certificate), (caller.name, until))
+        certificates = {
+            caller.certificate for each in (roster, *(old for old, _ in earlier)) for caller in _callers(each)
+        }
+        self._tls = mailbox_context(key, parties=sorted(certificates))
+        self._free = threading.BoundedSemaphore(CONNECTIONS_FOR_EACH_PARTY * len(_callers(roster)))
         self._open: set[ssl.SSLSocket] = set()
         super().__init__(address, _Conversation)
 
@@ -116,7 +129,28 @@ class MailboxService(http.server.ThreadingHTTPServer):
 
     def name_of(self, certificate: bytes | None) -> str | None:
         """Who showed this certificate (DER); None if nobody on the roster."""
-        return None if certificate is None else self._names.get(certificate)
+        name, until = self._names.get(certificate or b"", (None, None))
+        return name if until is None or datetime.now(UTC) < until else None
+
+    def check(self, data: bytes, *, slot: Slot) -> None:
+        """Accept an envelope under the newest roster, or an earlier one whose runs may still go on.
+
+        Raises:
+            ProtocolError: If its alleged sender did not sign it, or has rotated the key out.
+        """
+        try:
+            authentic(data, slot=slot, roster=self.roster)
+        except ProtocolError:
+            for roster, until in self._earlier:
+                with contextlib.suppress(ProtocolError):
+                    if datetime.now(UTC) < until:
+                        authentic(data, slot=slot, roster=roster)
+                        return
+            raise
+
+
+def _callers(roster: SignedRoster) -> list[Statement]:
+    return [each.statement for each in roster.enrolments if each.statement.role != "mailbox"]
 
 
 def remove_scraps(root: Path) -> None:
@@ -145,7 +179,7 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         logger.debug("%s: %s", self.caller, format % args)
 
     def do_GET(self) -> None:
-        slot, digest = slot_at(self.path), blob_at(self.path)
+        slot, blob = slot_at(self.path), blob_at(self.path)
         if not self.caller:
             self._answer(HTTPStatus.FORBIDDEN)
         elif self.path == TIME:
@@ -155,8 +189,8 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         elif slot is not None:
             found = self.server.mailbox.read(slot)
             self._answer(HTTPStatus.NOT_FOUND if found is None else HTTPStatus.OK, found or b"")
-        elif digest is not None:
-            self._send_blob(self.server.mailbox.blobs.root / digest)
+        elif blob is not None:
+            self._send_blob(self._path(*blob))
         else:
             self._answer(HTTPStatus.NOT_FOUND)
 
@@ -164,20 +198,26 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_PUT(self) -> None:
-        slot, digest, size = slot_at(self.path), blob_at(self.path), self._announced_size()
-        refusal = self._refusal(slot, digest, size)
+        slot, blob, size = slot_at(self.path), blob_at(self.path), self._announced_size()
+        refusal = self._refusal(slot, blob, size)
         if refusal is not None:
             self._refuse(refusal, unread=size or 0)
         elif slot is not None:
             self._keep_message(slot, self.rfile.read(size or 0))
-        elif digest is not None:
-            self._keep_blob(digest, size or 0)
+        elif blob is not None:
+            self._keep_blob(*blob, size or 0)
 
-    def _refusal(self, slot: Slot | None, digest: str | None, size: int | None) -> HTTPStatus | None:
+    def _path(self, shelf: str, name: str) -> Path:
+        return self.server.shelves[shelf].root / name
+
+    def _refusal(
+        self, slot: Slot | None, blob: tuple[str, str] | None, size: int | None
+    ) -> HTTPStatus | None:
         """Why a body is not even read."""
-        if not self.caller or (slot is not None and slot.sender != self.caller):
+        may_write = self.caller and self.caller not in self.server.readers
+        if not may_write or (slot is not None and slot.sender != self.caller):
             return HTTPStatus.FORBIDDEN
-        if slot is None and digest is None:
+        if slot is None and blob is None:
             return HTTPStatus.NOT_FOUND
         if size is None:
             return HTTPStatus.LENGTH_REQUIRED
@@ -185,16 +225,16 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if size > largest else None
 
     def do_DELETE(self) -> None:
-        digest = blob_at(self.path)
-        if self.caller != self.server.roster.coordinator or digest is None:
+        blob = blob_at(self.path)
+        if self.caller != self.server.roster.coordinator or blob is None:
             self._refuse(HTTPStatus.FORBIDDEN)
             return
-        (self.server.mailbox.blobs.root / digest).unlink(missing_ok=True)
+        self._path(*blob).unlink(missing_ok=True)
         self._answer(HTTPStatus.NO_CONTENT)
 
     def _keep_message(self, slot: Slot, data: bytes) -> None:
         try:
-            authentic(data, slot=slot, roster=self.server.roster)
+            self.server.check(data, slot=slot)
             self.server.mailbox.post(slot, data)
         except Equivocation as exc:
             self.server.quarantine.keep(data, why=str(exc))
@@ -208,9 +248,11 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.CREATED)
 
-    def _keep_blob(self, digest: str, size: int) -> None:
+    def _keep_blob(self, shelf: str, name: str, size: int) -> None:
+        """A sealed blob's name is no digest: only who holds the run's key can tell that it is the one."""
+        digest = name if shelf == BODIES else None
         try:
-            kept = self.server.mailbox.blobs.take_in(self._body(size), sha256=digest, size=size)
+            kept = self.server.shelves[shelf].take_in(self._body(size), sha256=digest, size=size, name=name)
         except OSError as exc:
             self._demand_full(exc)
             self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, unread=size)

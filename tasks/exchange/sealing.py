@@ -37,9 +37,9 @@ class SealingKey:
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._x25519 = X25519PrivateKey.from_private_bytes(_derive(secret, b"x25519", length=32))
+        self._x25519 = X25519PrivateKey.from_private_bytes(derive_secret(secret, b"x25519", length=32))
         try:
-            self._kem = MLKEM768PrivateKey.from_seed_bytes(_derive(secret, b"ml-kem-768", length=64))
+            self._kem = MLKEM768PrivateKey.from_seed_bytes(derive_secret(secret, b"ml-kem-768", length=64))
         except UnsupportedAlgorithm:
             raise SettingsError(
                 "the cryptographic library of this site has no ML-KEM-768",
@@ -102,8 +102,9 @@ def _key(first: bytes, second: bytes, *, public: bytes, ephemeral: bytes, cipher
     transcript = hashes.Hash(hashes.SHA256())
     for part in (public, ephemeral, ciphertext):
         transcript.update(part)
-    return _derive(first + second, transcript.finalize(), length=32)
+    return derive_secret(first + second, transcript.finalize(), length=32)
 
 
-def _derive(secret: bytes, label: bytes, *, length: int) -> bytes:
+def derive_secret(secret: bytes, label: bytes, *, length: int) -> bytes:
+    """Derive bytes for one purpose from a secret (HKDF-SHA256)."""
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=_DOMAIN + label).derive(secret)

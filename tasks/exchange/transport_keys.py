@@ -33,7 +33,9 @@ def make_transport_key(path: Path, *, name: str, now: datetime) -> str:
         The certificate as PEM.
     """
     key = Ed25519PrivateKey.generate()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    # OpenSSL finds a pinned certificate by its subject, so no two may share one, not even of one party.
+    own = x509.NameAttribute(NameOID.SERIAL_NUMBER, os.urandom(16).hex())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), own])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -65,6 +67,14 @@ def certificate_bytes(certificate: str) -> bytes:
         raise SettingsError(
             "a certificate of the roster is no PEM certificate; its owner must enrol anew"
         ) from None
+
+
+def subject_of(certificate: str) -> str:
+    """The subject of a PEM certificate; what is none is its own subject."""
+    try:
+        return x509.load_pem_x509_certificate(certificate.encode()).subject.rfc4514_string()
+    except ValueError:
+        return certificate
 
 
 def mailbox_context(key: Path, *, parties: Sequence[str]) -> ssl.SSLContext:

@@ -15,14 +15,44 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from tasks.featurization.measurements import FloatVector, IntVector
+from tasks.featurization.measurements import BoolVector, FloatVector, IntVector
 
 SHARDS = 64
 BUFFER_BYTES = 1 << 18  # for each file
-STRUCTURE_BITS = np.uint64(32)
-LOW_HALF = np.uint64(0xFFFFFFFF)
-ROW = np.dtype([("key", "<u8"), ("value", "<f8"), ("row", "<u4"), ("relation", "i1")])
+CODE_BITS, LOW_BITS = np.uint64(2), np.uint64(32)
+HIGH_SHIFT = CODE_BITS + LOW_BITS
+CODE, LOW_HALF = np.uint64(3), np.uint64(0xFFFFFFFF)
+LOW_PLACE = LOW_HALF << CODE_BITS
+RECORD = np.dtype([("key", "<u8"), ("value", "<f8")])  # of 16 bytes: numpy moves such a record as one
+STRUCTURE = np.dtype("<u4")
+NOT_USED = np.uint32(0xFFFFFFFF)
+READ_ROWS = 1 << 20
 Keys = npt.NDArray[np.uint64]
+Codes = npt.NDArray[np.int8]
+
+
+def packed(high: IntVector, low: IntVector, code: npt.NDArray[Any]) -> Keys:
+    """Join a number below 2^30, one below 2^32 and one below 4 into a key that sorts by them in this order."""
+    key = high << np.int64(HIGH_SHIFT)
+    key |= low << np.int64(CODE_BITS)
+    key |= code
+    return key.view(np.uint64)
+
+
+def high_of(key: Keys) -> IntVector:
+    """The first number of each key."""
+    return (key >> HIGH_SHIFT).view(np.int64)
+
+
+def low_of(key: Keys) -> IntVector:
+    """The second number of each key."""
+    low: IntVector = ((key >> CODE_BITS) & LOW_HALF).view(np.int64)
+    return low
+
+
+def code_of(key: Keys) -> Codes:
+    """The third number of each key."""
+    return (key & CODE).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -31,49 +61,80 @@ class CodedRows:
 
     Attributes:
         assay: Row of the assay table.
-        structure: Row of the structure table, or parent structure.
+        structure: Row of the structure table.
         value: On the assay's scale, p where it is a concentration.
         relation: -1, 0 or 1 for ``<``, ``=``, ``>``.
-        row: Ordinal among the rows that the contract accepted.
     """
 
     assay: IntVector
     structure: IntVector
     value: FloatVector
-    relation: npt.NDArray[np.int8]
-    row: npt.NDArray[np.uint32]
+    relation: Codes
 
-    def where(self, wanted: npt.NDArray[Any]) -> "CodedRows":
-        """Keep some rows, by mask or by place."""
-        return CodedRows(
-            self.assay[wanted],
-            self.structure[wanted],
-            self.value[wanted],
-            self.relation[wanted],
-            self.row[wanted],
-        )
+
+@dataclass(frozen=True)
+class SortedRows:
+    """Activities sorted by assay, then parent structure; arrays of shape ``(n_rows,)``.
+
+    Attributes:
+        pair: Assay and parent structure in one number, as ``packed`` leaves them above the code.
+        value: As in ``CodedRows``.
+        relation: As in ``CodedRows``.
+    """
+
+    pair: Keys
+    value: FloatVector
+    relation: Codes
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.pair)
+
+    def by_assays(self, n_rows: int) -> Iterator["SortedRows"]:
+        """Yield parts of whole assays, each as long as it can be without exceeding ``n_rows``, or one assay."""
+        assay = self.pair >> LOW_BITS
+        ends = np.append(np.flatnonzero(assay[1:] != assay[:-1]) + 1, len(assay))
+        start = 0
+        while start < len(assay):
+            place = np.searchsorted(ends, start + n_rows, side="right") - 1
+            end = int(ends[max(place, np.searchsorted(ends, start, side="right"))])
+            yield SortedRows(self.pair[start:end], self.value[start:end], self.relation[start:end])
+            start = end
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Records in the order of the files they belong to, and where those of each file end."""
+
+    records: npt.NDArray[Any]
+    ends: IntVector
+
+
+def spread(shard: IntVector, records: npt.NDArray[Any]) -> Spread:
+    """Order records by the file, below ``SHARDS``, that each goes into."""
+    small = shard.astype(np.uint8)
+    order = np.argsort(small, kind="stable")  # a radix sort for bytes
+    return Spread(records.take(order), np.cumsum(np.bincount(small, minlength=SHARDS)))
 
 
 class ShardFiles:
     """Appends records to one of ``SHARDS`` files, and reads a file whole."""
 
-    def __init__(self, directory: Path, name: str, *, dtype: Any) -> None:
-        """Start with no records; ``directory`` must exist, ``dtype`` is NumPy's."""
+    def __init__(self, directory: Path, name: str, *, dtype: np.dtype[Any]) -> None:
+        """Start empty; files ``NAME-00.part`` and on appear in the directory when they are needed."""
         self._paths = [directory / f"{name}-{number:02d}.part" for number in range(SHARDS)]
-        self._dtype = np.dtype(dtype)
+        self._dtype = dtype
         self._files: list[BinaryIO | None] = [None] * SHARDS
 
-    def append(self, shard: npt.NDArray[np.uint8], records: npt.NDArray[Any]) -> None:
-        """Spread records; ``shard`` says into which file each goes."""
-        order = np.argsort(shard, kind="stable")  # a radix sort for bytes
-        ends = np.cumsum(np.bincount(shard, minlength=SHARDS))
-        ordered: Any = records.take(order)  # fancy indexing copies records field by field
-        for number, (start, end) in enumerate(zip(np.append(0, ends[:-1]), ends, strict=True)):
+    def append(self, some: Spread) -> None:
+        """Write records behind those of their file."""
+        starts = np.append(0, some.ends[:-1])
+        for number, (start, end) in enumerate(zip(starts.tolist(), some.ends.tolist(), strict=True)):
             if end > start:
                 file = self._files[number]
                 if file is None:
                     file = self._files[number] = self._paths[number].open("wb", buffering=BUFFER_BYTES)
-                file.write(ordered[start:end].data)
+                file.write(some.records[start:end].data)
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         """Yield the records of each file in turn and remove it."""
@@ -99,54 +160,65 @@ class ActivityShards:
 
     def __init__(self, directory: Path) -> None:
         """Start empty."""
-        self._files = ShardFiles(directory, "activities", dtype=ROW)
-        self.n_rows = 0
+        self._files = ShardFiles(directory, "activities", dtype=RECORD)
+        self._order = directory / "structures.part"  # of all rows, as they came: says which are lost
+        self._structures: BinaryIO = self._order.open("wb", buffering=BUFFER_BYTES)
 
-    def add(self, rows: CodedRows) -> None:
-        """Spread some rows."""
-        records = np.empty(len(rows.assay), dtype=ROW)
-        records["key"] = halves(rows.assay, rows.structure)
-        records["value"], records["relation"], records["row"] = rows.value, rows.relation, rows.row
-        self._files.append((rows.assay % SHARDS).astype(np.uint8), records)
-        self.n_rows += len(records)
+    def add(self, rows: CodedRows, *, good: BoolVector) -> None:
+        """Spread the good ones among some rows."""
+        structure = rows.structure.astype(STRUCTURE)
+        records = np.empty(len(rows.assay), dtype=RECORD)
+        records["key"] = packed(rows.assay, rows.structure, rows.relation + np.int8(1))
+        records["value"] = rows.value
+        shard = rows.assay & (SHARDS - 1)
+        if not good.all():
+            structure[~good] = NOT_USED
+            records, shard = records[good], shard[good]
+        self._structures.write(structure.data)
+        self._files.append(spread(shard, records))
 
     def close(self) -> None:
         """Finish writing."""
+        self._structures.close()
         self._files.close()
 
     def __iter__(self) -> Iterator[npt.NDArray[np.void]]:
         """Yield the records of each file, for ``sorted_rows``; can be done once."""
         return iter(self._files)
 
+    def without_parent(self, parent: IntVector) -> IntVector:
+        """Ordinals, among all rows added, of the good ones whose structure has no parent; can be done once.
 
-def sorted_rows(
-    records: npt.NDArray[np.void], *, parent: IntVector
-) -> tuple[CodedRows, npt.NDArray[np.uint32]]:
-    """Sort the records of one file by assay, then parent structure.
+        Args:
+            parent: Parent structure of each row of the structure table, negative for none.
+        """
+        self.close()
+        lost = np.append(parent < 0, False)  # the last is for rows that are not used
+        found, n_before = [np.empty(0, dtype=np.int64)], 0
+        with self._order.open("rb") as file:
+            while lost.any() and len(structure := np.fromfile(file, dtype=STRUCTURE, count=READ_ROWS)):
+                found.append(np.flatnonzero(lost.take(structure, mode="clip")) + n_before)
+                n_before += len(structure)
+        self._order.unlink()
+        return np.concatenate(found)
+
+
+def sorted_rows(records: npt.NDArray[np.void], *, parent: IntVector) -> SortedRows:
+    """Sort the records of one file by assay, then parent structure; rows without a parent are left out.
 
     Args:
         records: As ``ActivityShards`` yields them.
         parent: Parent structure of each row of the structure table, negative for none.
-
-    Returns:
-        The rows, and the ordinals of those whose structure has no parent.
     """
-    assay = (records["key"] >> STRUCTURE_BITS).view(np.int64)
-    structure = parent[(records["key"] & LOW_HALF).view(np.int64)]
-    lost = structure < 0
-    key = halves(assay, structure)  # of a structure without a parent: nonsense, but not used
+    key, value = records["key"], records["value"]
+    structure = parent.take(low_of(key))
+    if len(structure) and structure.min() < 0:
+        kept = np.flatnonzero(structure >= 0)
+        key, value, structure = key[kept], value[kept], structure[kept]
+    key = (key & ~LOW_PLACE) | (structure.view(np.uint64) << CODE_BITS)
     order = np.argsort(key)
-    if lost.any():
-        order = order[~lost[order]]
-    key, ordered = key[order], records.take(order)
-    rows = CodedRows(
-        (key >> STRUCTURE_BITS).view(np.int64),
-        (key & LOW_HALF).view(np.int64),
-        ordered["value"].copy(),
-        ordered["relation"].copy(),
-        ordered["row"].copy(),
-    )
-    return rows, records["row"][lost]
+    key = key.take(order)
+    return SortedRows(key >> CODE_BITS, value.take(order), code_of(key) - np.int8(1))
 
 
 class LabelShards:
@@ -155,45 +227,47 @@ class LabelShards:
     def __init__(self, directory: Path, *, n_structures: int) -> None:
         """Start empty; structures are numbered below ``n_structures``."""
         self._files = ShardFiles(directory, "labels", dtype=np.dtype(np.uint64))
-        self._width = max(-(-n_structures // SHARDS), 1)
+        self._width = width_of_shards(n_structures)
 
-    def add(self, structure: IntVector, candidate: IntVector, label: npt.NDArray[np.int8]) -> None:
-        """Spread some labels.
+    def spread(self, structure: IntVector, candidate: IntVector, label: Codes) -> Spread:
+        """Order some labels for ``add``; several threads may do so.
 
         Args:
             structure: Structure of each label.
-            candidate: A number below 2^31 for its endpoint, one of those that ``sorted_by`` renames.
+            candidate: A number for its endpoint, counted within its block.
             label: 0 or 1 for each.
         """
-        code = halves(structure, (candidate << 1) | label)
-        self._files.append((structure // self._width).astype(np.uint8), code)
+        return spread(structure // self._width, packed(structure, candidate, label))
+
+    def add(self, some: Spread, *, first_candidate: int) -> None:
+        """Keep some labels; their candidates are counted from ``first_candidate`` on."""
+        shift = np.uint64(first_candidate) << CODE_BITS
+        self._files.append(Spread(some.records + shift, some.ends))
 
     def close(self) -> None:
         """Finish writing."""
         self._files.close()
 
-    def sorted_by(
-        self, structure_index: IntVector, endpoint_index: IntVector
-    ) -> Iterator[tuple[IntVector, IntVector, npt.NDArray[np.int8]]]:
-        """Yield structures, endpoints and labels of each file, sorted; can be done once.
-
-        Args:
-            structure_index: New number of each structure, ascending where it is used.
-            endpoint_index: New number of each candidate.
-        """
-        for code in self._files:
-            keys: Keys = code.astype(np.uint64, copy=False)
-            structure = structure_index[(keys >> STRUCTURE_BITS).view(np.int64)]
-            endpoint = endpoint_index[((keys & LOW_HALF) >> np.uint64(1)).view(np.int64)]
-            renamed = halves(structure, (endpoint << 1) | (keys & np.uint64(1)).view(np.int64))
-            renamed.sort()
-            yield (
-                (renamed >> STRUCTURE_BITS).view(np.int64),
-                ((renamed & LOW_HALF) >> np.uint64(1)).view(np.int64),
-                (renamed & np.uint64(1)).astype(np.int8),
-            )
+    def __iter__(self) -> Iterator[Keys]:
+        """Yield the labels of each file, for ``renamed_labels``; can be done once."""
+        return iter(self._files)
 
 
-def halves(high: IntVector, low: IntVector) -> Keys:
-    """Join two numbers below 2^32 into one that sorts by the first, then the second."""
-    return ((high << 32) | low).view(np.uint64)
+def width_of_shards(n_structures: int) -> int:
+    """How many structures, one after the other, share a file."""
+    return max(-(-n_structures // SHARDS), 1)
+
+
+def renamed_labels(
+    key: Keys, *, structure_index: IntVector, endpoint_index: IntVector
+) -> tuple[IntVector, IntVector, Codes]:
+    """Return structures, endpoints and labels of one file, sorted.
+
+    Args:
+        key: As ``LabelShards`` yields them.
+        structure_index: New number of each structure, ascending where it is used.
+        endpoint_index: New number of each candidate.
+    """
+    renamed = packed(structure_index.take(high_of(key)), endpoint_index.take(low_of(key)), code_of(key))
+    renamed.sort()
+    return high_of(renamed), low_of(renamed), code_of(renamed)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.catalogue import LAST_FOLD
-from tasks.featurization.activity_shards import CodedRows
+from tasks.featurization.activity_shards import LOW_BITS, LOW_HALF, SortedRows
 from tasks.featurization.assay_table import REPLICATE_RULES, AssayTable
 from tasks.featurization.measurements import BoolVector, IntVector, Measured
 from tasks.featurization.preparation_rules import PreparationRules
@@ -47,31 +47,33 @@ class Block:
 
     def without_constant(self) -> "Block":
         """Leave out the pairs of constant assays."""
-        rows = ~self.is_constant[self.measured.assay]
-        fold = self.fold if rows.all() else self.fold[rows]
-        return Block(self.assay, self.measured.where(rows), fold, self.is_constant, self.n_contradictory)
+        if not self.is_constant.any():
+            return self
+        rows = np.flatnonzero(~self.is_constant.take(self.measured.assay))
+        measured, fold = self.measured.at(rows), self.fold.take(rows)
+        return Block(self.assay, measured, fold, self.is_constant, self.n_contradictory)
 
 
 def block_of(
-    rows: CodedRows, table: AssayTable, *, fold: npt.NDArray[np.int8], rules: PreparationRules
+    rows: SortedRows, table: AssayTable, *, fold: npt.NDArray[np.int8], rules: PreparationRules
 ) -> Block:
     """Aggregate replicates, find constant assays, then round.
 
     Args:
-        rows: All rows of some assays, sorted by assay, then structure.
+        rows: All rows of some assays, at least one.
         table: All assays.
         fold: Fold of every structure.
         rules: The profile.
     """
-    is_first = np.append(True, (np.diff(rows.assay) != 0) | (np.diff(rows.structure) != 0))
-    first = np.flatnonzero(is_first) if len(rows.assay) else np.empty(0, dtype=np.int64)
-    pair_assay = rows.assay[first]
-    starts = np.append(True, np.diff(pair_assay) != 0)[: len(first)]
+    first = np.append(0, np.flatnonzero(rows.pair[1:] != rows.pair[:-1]) + 1)
+    pair = rows.pair.take(first)
+    pair_assay, structure = ((pair >> LOW_BITS).view(np.int64), (pair & LOW_HALF).view(np.int64))
+    starts = np.append(True, pair_assay[1:] != pair_assay[:-1])
     assay = pair_assay[starts]
-    replicates = Replicates(first, rows.value, rows.relation.astype(np.int64))
-    summary = aggregate(replicates, rule=table.replicates[pair_assay], rules=REPLICATE_RULES)
-    local = measured_pairs(np.cumsum(starts) - 1, rows.structure[first], summary)
-    fold_of_pair = fold[local.structure].astype(np.int64)
+    replicates = Replicates(first, rows.value, rows.relation)
+    summary = aggregate(replicates, rule=table.replicates.take(pair_assay), rules=REPLICATE_RULES)
+    local = measured_pairs(np.cumsum(starts) - 1, structure, summary)
+    fold_of_pair = fold.take(local.structure).astype(np.int64)
     return Block(
         assay,
         local.rounded(table.decimals[assay]),

@@ -35,6 +35,7 @@ from tasks.featurization.thresholds import (
 )
 
 NO_LABEL = -1
+N_OUTCOMES = 3  # no label, inactive, active
 PAIRS_AT_ONCE = 1 << 15  # such arrays stay in the processor's cache
 
 
@@ -85,11 +86,15 @@ class SomeLabels:
     candidate: IntVector
     label: npt.NDArray[np.int8]
 
-    def where(self, wanted: BoolVector) -> "SomeLabels":
-        """Keep some labels."""
-        if wanted.all():
-            return self
-        return SomeLabels(self.structure[wanted], self.candidate[wanted], self.label[wanted])
+    def known(self, trained: BoolVector) -> "SomeLabels":
+        """Keep the labels of trained candidates, without those that say ``NO_LABEL``."""
+        rows = np.flatnonzero(trained.take(self.candidate) & (self.label != NO_LABEL))
+        return SomeLabels(self.structure.take(rows), self.candidate.take(rows), self.label.take(rows))
+
+    @classmethod
+    def joined(cls, parts: Sequence["SomeLabels"]) -> "SomeLabels":
+        """Put several parts, at least one, one behind the other."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -210,39 +215,43 @@ def judge(block: Block, table: AssayTable, *, rules: PreparationRules, catalogue
         catalogue: The consortium's catalogue.
     """
     places = _Places.of(thresholds_of(block, table, rules=rules, catalogue=catalogue))
-    counts = np.zeros(len(places.assay) * N_FOLDS * 2, dtype=np.int64)
+    counts = np.zeros(len(places.assay) * N_FOLDS * N_OUTCOMES, dtype=np.int64)
     labels: list[SomeLabels] = []
-    n_ambiguous = 0
-    for found, fold, n_unsure in _labels_of_runs(block, table, places, rules=rules):
-        cell = (found.candidate * N_FOLDS + fold) * 2 + found.label
+    for found, fold in _labels_of_runs(block, table, places, rules=rules):
+        cell = found.candidate * N_FOLDS
+        cell += fold
+        cell *= N_OUTCOMES
+        cell += found.label
+        cell -= NO_LABEL
         counts += np.bincount(cell, minlength=len(counts))
         labels.append(found)
-        n_ambiguous += n_unsure
-    candidates = _decide(
-        block, table, places, counts.reshape(-1, N_FOLDS, 2), rules=rules, catalogue=catalogue
-    )
-    return Judged(
-        candidates, [some.where(candidates.is_trained[some.candidate]) for some in labels], n_ambiguous
-    )
+    by_outcome = counts.reshape(-1, N_FOLDS, N_OUTCOMES)
+    candidates = _decide(block, table, places, by_outcome[:, :, 1:], rules=rules, catalogue=catalogue)
+    kept = [some.known(candidates.is_trained) for some in labels]
+    return Judged(candidates, kept, int(by_outcome[:, :, 0].sum()))
 
 
 def _labels_of_runs(
     block: Block, table: AssayTable, places: "_Places", *, rules: PreparationRules
-) -> Iterator[tuple[SomeLabels, IntVector, int]]:
-    """Yield the labels of each run of pairs, the fold of each label, and how many pairs had none."""
-    measured = _as_labelled(block, table, rules)
+) -> Iterator[tuple[SomeLabels, IntVector]]:
+    """Yield the labels of runs of pairs, one threshold an assay at a time, and the fold of each."""
+    everything = _as_labelled(block, table, rules)
     direction = table.direction[block.assay[places.assay]]
-    for pairs, pair, candidate in _expanded(block, places):
-        label = labels_of_pairs(
-            Measured(candidate, pair, measured.lower[pairs][pair], measured.upper[pairs][pair]),
-            places.threshold[candidate],
-            direction=direction[candidate] if direction.any() else direction[:1],
-        )
-        found = SomeLabels(measured.structure[pairs][pair], candidate, label)
-        sure = label != NO_LABEL
-        fold = block.fold[pairs][pair]
-        n_unsure = len(sure) - int(np.count_nonzero(sure))
-        yield found.where(sure), fold[sure] if n_unsure else fold, n_unsure
+    for start in range(0, len(everything), PAIRS_AT_ONCE):
+        run = slice(start, start + PAIRS_AT_ONCE)
+        measured, fold = everything.run(run), block.fold[run]
+        count = places.count.take(measured.assay)
+        for place in range(int(count.max())):
+            if count.min() <= place:
+                rows = np.flatnonzero(count > place)
+                measured, fold, count = measured.at(rows), fold.take(rows), count.take(rows)
+            candidate = (places.first + place).take(measured.assay)
+            label = labels_of_pairs(
+                measured,
+                places.threshold.take(candidate),
+                direction=direction.take(candidate) if direction.any() else direction[:1],
+            )
+            yield SomeLabels(measured.structure, candidate, label), fold
 
 
 def _as_labelled(block: Block, table: AssayTable, rules: PreparationRules) -> Measured:
@@ -251,8 +260,9 @@ def _as_labelled(block: Block, table: AssayTable, rules: PreparationRules) -> Me
     measured, ignored = block.measured, ignores[table.type_code[block.assay]]
     if not ignored.any():
         return measured
-    point, at = point_values(measured), ignored[measured.assay]
-    lower, upper = np.where(at, point, measured.lower), np.where(at, point, measured.upper)
+    at = np.flatnonzero(ignored.take(measured.assay))
+    lower, upper = measured.lower.copy(), measured.upper.copy()
+    lower[at] = upper[at] = point_values(measured.at(at))
     return Measured(measured.assay, measured.structure, lower, upper)
 
 
@@ -282,19 +292,6 @@ class _Places:
         assay, place = np.nonzero(listed)
         first = np.searchsorted(assay, np.arange(len(count)))
         return cls(assay, thresholds.value[assay, place], thresholds.method[assay, place], first, count)
-
-
-def _expanded(block: Block, places: _Places) -> Iterator[tuple[slice, IntVector, IntVector]]:
-    """Yield every pair with every threshold of its assay: a run of pairs, then pair in the run and candidate."""
-    for start in range(0, len(block.measured), PAIRS_AT_ONCE):
-        pairs = slice(start, start + PAIRS_AT_ONCE)
-        assay = block.measured.assay[pairs]
-        count = places.count[assay]
-        ends = np.cumsum(count)
-        total = int(ends[-1])
-        pair = np.repeat(np.arange(len(assay)), count)
-        candidate = np.arange(total) + np.repeat(places.first[assay] - (ends - count), count)
-        yield pairs, pair, candidate
 
 
 def _decide(

@@ -6,6 +6,7 @@ they mean.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +17,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.catalogue import LABELS
-from tasks.featurization.activity_shards import ActivityShards, LabelShards, sorted_rows
+from tasks.featurization.activity_shards import (
+    ActivityShards,
+    Keys,
+    LabelShards,
+    Spread,
+    renamed_labels,
+    sorted_rows,
+)
 from tasks.featurization.assay_table import EMPTY_CATALOGUE, AssayTable, Catalogue, assay_table
 from tasks.featurization.blocks import Block, block_of, block_without_pairs, in_order
-from tasks.featurization.candidates import Candidates, Judged, judge
+from tasks.featurization.candidates import Candidates, Judged, SomeLabels, judge
 from tasks.featurization.endpoint_tables import endpoint_table, excluded, in_name_order, name_at
 from tasks.featurization.measurements import BoolVector, IntVector
 from tasks.featurization.preparation_rules import PreparationRules
-from tasks.featurization.regression import RegressionCollector
+from tasks.featurization.regression import RegressionCollector, TrainedAssays
 
 LABELS_A_BATCH = 1 << 20
+ROWS_AT_ONCE = 1 << 16  # so that the arrays of a block stay in the processor's cache
 Triple = tuple[IntVector, IntVector, npt.NDArray[np.int8]]
 
 
@@ -70,10 +79,11 @@ class EndpointTables:
     excluded: list[dict[str, Any]]
     tally: Tally
     used: BoolVector
-    lost_rows: npt.NDArray[np.uint32]
+    lost_rows: IntVector
     regression: RegressionCollector
     _labels: LabelShards = field(repr=False)
     _index_of: IntVector = field(repr=False)
+    _threads: int = field(repr=False)
 
     @property
     def structure_index(self) -> IntVector:
@@ -82,9 +92,12 @@ class EndpointTables:
 
     def label_batches(self) -> Iterator[Any]:
         """Yield record batches of the contract ``labels``, sorted; can be done once."""
-        for structure, endpoint, label in _joined(
-            self._labels.sorted_by(self.structure_index, self._index_of)
-        ):
+        structure_index = self.structure_index
+
+        def work(key: Keys) -> Triple:
+            return renamed_labels(key, structure_index=structure_index, endpoint_index=self._index_of)
+
+        for structure, endpoint, label in _joined(in_order(self._labels, work, threads=self._threads)):
             columns = [
                 pa.array(structure.astype(np.int32)),
                 pa.array(endpoint.astype(np.int32)),
@@ -108,6 +121,41 @@ def _joined(parts: Iterator[Triple]) -> Iterator[Triple]:
 def _one(parts: list[Triple]) -> Triple:
     structure, endpoint, label = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return structure, endpoint, label
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """All about one block."""
+
+    block: Block
+    judged: Judged
+    labels: Spread | None
+    regression: tuple[TrainedAssays, Spread] | None
+
+
+@dataclass(frozen=True)
+class _Decider:
+    """Decides about the assays of one file of activities; several threads may call it."""
+
+    table: AssayTable
+    parent: IntVector
+    fold: npt.NDArray[np.int8]
+    rules: PreparationRules
+    catalogue: Catalogue
+    labels: LabelShards
+    regression: RegressionCollector
+
+    def __call__(self, records: npt.NDArray[np.void]) -> list[_Decided]:
+        parts = sorted_rows(records, parent=self.parent).by_assays(ROWS_AT_ONCE)
+        return [self._decided(block_of(part, self.table, fold=self.fold, rules=self.rules)) for part in parts]
+
+    def _decided(self, block: Block) -> _Decided:
+        judged = judge(block.without_constant(), self.table, rules=self.rules, catalogue=self.catalogue)
+        spread = None
+        if judged.labels:
+            some = SomeLabels.joined(judged.labels)
+            spread = self.labels.spread(some.structure, some.candidate, some.label)
+        return _Decided(block, judged, spread, self.regression.decide(block))
 
 
 def build_endpoints(
@@ -144,25 +192,19 @@ def build_endpoints(
         np.zeros(len(table), dtype=np.bool_),
     )
     found: list[Candidates] = []
-    lost_rows = [np.empty(0, dtype=np.uint32)]
     n_candidates = 0
 
-    def work(records: npt.NDArray[np.void]) -> tuple[Block, Judged, npt.NDArray[np.uint32]]:
-        rows, lost = sorted_rows(records, parent=parent)
-        block = block_of(rows, table, fold=fold, rules=rules)
-        return block, judge(block.without_constant(), table, rules=rules, catalogue=catalogue), lost
-
+    decider = _Decider(table, parent, fold, rules, catalogue, labels, regression)
     with contextlib.closing(labels), contextlib.closing(regression):
-        for block, judged, lost in in_order(activities, work, threads=threads):
-            used[block.measured.structure] = True
-            has_pairs[block.assay] = True
-            regression.add(block)
-            for some in judged.labels:
-                labels.add(some.structure, some.candidate + n_candidates, some.label)
-            tally.add(block, judged)
-            lost_rows.append(lost)
-            found.append(judged.candidates)
-            n_candidates += len(judged.candidates)
+        for one in itertools.chain.from_iterable(in_order(activities, decider, threads=threads)):
+            used[one.block.measured.structure] = True
+            has_pairs[one.block.assay] = True
+            if one.labels is not None:
+                labels.add(one.labels, first_candidate=n_candidates)
+            regression.add(one.regression)
+            tally.add(one.block, one.judged)
+            found.append(one.judged.candidates)
+            n_candidates += len(one.judged.candidates)
     without = block_without_pairs(np.flatnonzero(~has_pairs))
     found.append(judge(without, table, rules=rules, catalogue=catalogue).candidates)
     candidates = Candidates.joined(found)
@@ -176,10 +218,11 @@ def build_endpoints(
         [excluded(candidates, c, table, rules, has_pairs=has_pairs) for c in left_out.tolist()],
         tally,
         used,
-        np.sort(np.concatenate(lost_rows)),
+        activities.without_parent(parent),
         regression,
         labels,
         index_of,
+        threads,
     )
 
 

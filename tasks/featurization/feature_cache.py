@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from data_contracts.catalogue import FEATURIZED_STRUCTURES
 from data_contracts.errors import ContractViolation
 from data_contracts.writing import read_table, write_table
+from tasks.featurization.executors import shard_name
 from tasks.featurization.key_positions import UNKNOWN, KeyPositions
 
 NAME_BYTES = 16
@@ -87,8 +88,8 @@ class FeatureCache:
     def add(self, batches: Iterable[Any]) -> None:
         """Write one more shard of rows whose names are not cached yet; afterwards it survives a crash."""
         table = pa.Table.from_batches(list(batches), schema=FEATURIZED_STRUCTURES.schema)
-        name = hashlib.sha256("".join(table.column("name").to_pylist()).encode()).hexdigest()
-        write_table(self._directory / f"{name[: 2 * NAME_BYTES]}.arrow", FEATURIZED_STRUCTURES, table)
+        name = shard_name(table.column("name"))
+        write_table(self._directory / f"{name}.arrow", FEATURIZED_STRUCTURES, table)
 
 
 def _read(path: Path) -> Any | None:

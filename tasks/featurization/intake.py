@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +20,7 @@ from data_contracts.columns import numbers
 from data_contracts.encoded import is_encoded
 from data_contracts.report import ValidationReport
 from data_contracts.validation import validate_batches
-from tasks.featurization.activity_shards import ActivityShards, CodedRows
+from tasks.featurization.activity_shards import ActivityShards, CodedRows, Codes
 from tasks.featurization.assay_table import AssayTable
 from tasks.featurization.key_positions import KeyPositions
 from tasks.featurization.measurements import P_OF_ONE, RELATIONS, BoolVector, IntVector, on_p_scale
@@ -59,7 +58,7 @@ class Intake:
     _late: Late
     _quarantine: Path
 
-    def without_structure(self, lost: npt.NDArray[np.uint32]) -> ValidationReport:
+    def without_structure(self, lost: IntVector) -> ValidationReport:
         """Set aside what the contract accepted and cannot be used; to be called once.
 
         Args:
@@ -68,7 +67,7 @@ class Intake:
         Returns:
             The counts: accepted + quarantined = read.
         """
-        everything = self._late.joined(STRUCTURE_RULES, [lost.astype(np.int64)])
+        everything = self._late.joined(STRUCTURE_RULES, [lost])
         return set_rows_aside(self._report, everything, quarantine=self._quarantine)
 
 
@@ -99,47 +98,47 @@ def take_in(
     validation = validate_batches(
         batches, ACTIVITIES, quarantine_path=quarantine, known_keys=known, source=source, texts="encoded"
     )
-    late, n_rows = Late(LATE_RULES), 0
+    late = Late(LATE_RULES)
     first_day = np.full(len(names.compounds), UNDATED, dtype=np.int32)
     with contextlib.closing(shards):
         for batch in validation:
-            rows = _coded(batch, compounds=compounds, assays=assays, first_row=n_rows)
-            n_rows += batch.num_rows
+            rows = _coded(batch, compounds=compounds, assays=assays)
             good = late.note(_bad(rows, table), n_rows=batch.num_rows)
-            shards.add(rows if good.all() else rows.where(good))
+            shards.add(rows, good=good)
             _note_days(first_day, batch.column("measured_on"), rows.structure)
     return Intake(first_day, validation.report, late, quarantine)
 
 
-def _coded(batch: Any, *, compounds: KeyPositions, assays: KeyPositions, first_row: int) -> CodedRows:
+def _coded(batch: Any, *, compounds: KeyPositions, assays: KeyPositions) -> CodedRows:
     value, relation = on_p_scale(
         batch.column("value").to_numpy(),
         _codes(batch.column("unit"), tuple(P_OF_ONE)),
-        _codes(batch.column("relation"), tuple(RELATIONS)) - 1,
+        _codes(batch.column("relation"), tuple(RELATIONS)) - np.int8(1),
     )
     return CodedRows(
         assays.of(batch.column("assay_id")),
         compounds.of(batch.column("compound_id")),
         value,
-        relation.astype(np.int8),
-        np.arange(first_row, first_row + batch.num_rows, dtype=np.uint32),
+        relation,
     )
 
 
-def _codes(column: Any, values: tuple[str, ...]) -> IntVector:
+def _codes(column: Any, values: tuple[str, ...]) -> Codes:
     """Place of each text among a few."""
     value_set = pa.array(values)
-    if is_encoded(column):
-        of_dictionary = pc.fill_null(pc.index_in(column.dictionary, value_set=value_set), 0).to_numpy()
-        codes: npt.NDArray[np.int32] = of_dictionary[numbers(column.indices)]
-    else:
-        codes = pc.index_in(column, value_set=value_set).to_numpy()
-    return codes.astype(np.int64)
+    if not is_encoded(column):
+        codes: Codes = pc.index_in(column, value_set=value_set).to_numpy().astype(np.int8)
+        return codes
+    of_dictionary: Codes = pc.fill_null(pc.index_in(column.dictionary, value_set=value_set), 0).to_numpy()
+    if (of_dictionary == of_dictionary[0]).all():
+        return np.full(len(column), of_dictionary[0], dtype=np.int8)
+    return of_dictionary.astype(np.int8).take(numbers(column.indices))
 
 
 def _bad(rows: CodedRows, table: AssayTable) -> tuple[BoolVector, BoolVector]:
     """Rows that break each of ``LATE_RULES``; a row breaks at most one."""
-    inside = (rows.value >= table.smallest[rows.assay]) & (rows.value <= table.largest[rows.assay])
+    inside = rows.value >= table.smallest.take(rows.assay)
+    inside &= rows.value <= table.largest.take(rows.assay)
     if not table.is_binary.any():
         return ~inside, np.zeros(len(inside), dtype=np.bool_)
     binary = table.is_binary[rows.assay]

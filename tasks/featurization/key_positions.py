@@ -55,7 +55,7 @@ class KeyPositions:
         if self._dictionary is None or address_of(column.dictionary) != address_of(self._dictionary):
             self._dictionary = column.dictionary  # held on to, so that its address stays its own
             self._of_dictionary = self._of_plain(column.dictionary)
-        found: npt.NDArray[np.int64] = self._of_dictionary[numbers(column.indices)]
+        found: npt.NDArray[np.int64] = self._of_dictionary.take(numbers(column.indices))
         return found
 
     def _of_plain(self, column: Any) -> npt.NDArray[np.int64]:

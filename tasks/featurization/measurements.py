@@ -6,6 +6,7 @@ is extended by units, whose relation flips: an IC50 above 10 uM is a pIC50 below
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,18 +42,48 @@ class Measured:
         """Keep some pairs."""
         if wanted.all():
             return self
-        return Measured(self.assay[wanted], self.structure[wanted], self.lower[wanted], self.upper[wanted])
+        return self.at(np.flatnonzero(wanted))
+
+    def run(self, rows: slice) -> "Measured":
+        """Look at pairs that follow one another."""
+        return Measured(self.assay[rows], self.structure[rows], self.lower[rows], self.upper[rows])
+
+    def at(self, rows: IntVector) -> "Measured":
+        """Take some pairs."""
+        # Several times faster than with a mask.
+        assay, structure = self.assay.take(rows), self.structure.take(rows)
+        return Measured(assay, structure, self.lower.take(rows), self.upper.take(rows))
 
     def rounded(self, decimals: IntVector) -> "Measured":
         """Round the pairs of each assay to its own number of decimals; negative leaves them as they are."""
         lower, upper = self.lower.copy(), self.upper.copy()
         for digits in np.unique(decimals[decimals >= 0]).tolist():
-            at = (decimals == digits)[self.assay]
-            lower[at], upper[at] = np.round(lower[at], digits), np.round(upper[at], digits)
+            at = np.flatnonzero((decimals == digits).take(self.assay))
+            lower[at], upper[at] = np.round(lower.take(at), digits), np.round(upper.take(at), digits)
         return Measured(self.assay, self.structure, lower, upper)
 
 
-def on_p_scale(value: FloatVector, unit: IntVector, relation: IntVector) -> tuple[FloatVector, IntVector]:
+def order_within(group: IntVector, value: FloatVector) -> IntVector:
+    """Return the rows by group, then value; rows that are equal in both stand in any order.
+
+    Two sorts of 64-bit numbers: several times faster than ``np.lexsort``.
+
+    Args:
+        group: Numbers from 0 to below 2^31, shape ``(n,)``.
+        value: No NaN, shape ``(n,)``.
+    """
+    by_value = np.argsort(value)
+    key = group.take(by_value) << 32
+    key |= np.arange(len(key))
+    key.sort()
+    key &= 0xFFFFFFFF
+    order: IntVector = by_value.take(key)
+    return order
+
+
+def on_p_scale(
+    value: FloatVector, unit: npt.NDArray[Any], relation: npt.NDArray[np.int8]
+) -> tuple[FloatVector, npt.NDArray[np.int8]]:
     """Convert concentrations to ``-log10(mol/l)``; the relation of a converted value flips.
 
     Args:
@@ -63,11 +94,14 @@ def on_p_scale(value: FloatVector, unit: IntVector, relation: IntVector) -> tupl
     Returns:
         Values on the p-scale and their relations.
     """
-    p_of_one = np.array(list(P_OF_ONE.values()))[unit]
-    molar = ~np.isnan(p_of_one)
-    logarithm = np.log10(value, out=np.zeros(len(value)), where=molar)
-    converted = np.where(molar, np.round(p_of_one - logarithm, P_DECIMALS), value)
-    return converted, np.where(molar, -relation, relation)
+    p_of_one = np.array(list(P_OF_ONE.values()))
+    at = np.flatnonzero((~np.isnan(p_of_one)).take(unit))
+    if len(at) == 0:
+        return value, relation
+    converted, flipped = value.copy(), relation.copy()
+    converted[at] = np.round(p_of_one.take(unit.take(at)) - np.log10(value.take(at)), P_DECIMALS)
+    flipped[at] = -relation.take(at)
+    return converted, flipped
 
 
 def labels_at(
@@ -89,4 +123,6 @@ def labels_at(
     exact = at_least & at_most
     if high.all():
         return at_least, at_most & ~exact
-    return np.where(high, at_least, at_most), np.where(high, at_most, at_least) & ~exact
+    low = ~high
+    active = (high & at_least) | (low & at_most)
+    return active, ((high & at_most) | (low & at_least)) & ~exact

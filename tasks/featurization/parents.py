@@ -5,7 +5,8 @@ what was measured on any of them counts for the one parent. Runs: on the partner
 ``descriptor_vector_id``, here by a keyed name of the parent instead of by its fingerprint.
 """
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.catalogue import FEATURIZED_STRUCTURES, HASHED_FINGERPRINTS
+from tasks.featurization.executors import BLOCK_STRUCTURES, Executor
 from tasks.featurization.feature_cache import FeatureCache, fixed_width, names_of
 from tasks.featurization.key_positions import UNKNOWN
 from tasks.featurization.permutations import permuted_rows
 from tasks.featurization.standardization import REASONS
 from tasks.featurization.structure_recipe import StructureRecipe
-from tasks.featurization.worker_pool import LOST_REASONS, WorkerPool
+from tasks.featurization.worker_pool import LOST_REASONS
 
-CHUNK_STRUCTURES = 500
-CHUNKS_A_SHARD = 16
 ROWS_A_BATCH = 1 << 16
 NO_PARENT = -1
 UNUSABLE = (*REASONS, *LOST_REASONS)
@@ -50,7 +50,7 @@ class Parents:
     _representative: npt.NDArray[np.int64]
     _recipe: StructureRecipe
 
-    def batches(self, kept: npt.NDArray[np.int64], *, fold: npt.NDArray[np.int8]) -> Iterator[Any]:
+    def batches(self, kept: npt.NDArray[np.int64], *, fold: npt.NDArray[np.int8]) -> Generator[Any]:
         """Yield record batches of the contract ``hashed_fingerprints`` for some parents, in ascending order.
 
         Args:
@@ -96,7 +96,7 @@ def _from_zero(offsets: Any) -> Any:
 
 
 def find_parents(
-    smiles: Any, *, recipe: StructureRecipe, cache: Path, workers: int, progress: Progress
+    smiles: Any, *, recipe: StructureRecipe, cache: Path, executor: Executor, progress: Progress
 ) -> Parents:
     """Featurize each distinct SMILES that was never featurized before, and merge those that have one parent.
 
@@ -104,14 +104,14 @@ def find_parents(
         smiles: ``pa.ChunkedArray`` of strings without nulls, n_rows of them.
         recipe: The rules and the keys that follow from the consortium's secret; no key reaches the workers.
         cache: Directory of the cache.
-        workers: Number of processes.
+        executor: Where structures are featurized.
         progress: Called with the number of distinct SMILES done and their total.
 
     Returns:
         The parents.
 
     Raises:
-        WorkFailed: If the workers cannot work; what they finished is kept.
+        WorkFailed: If the work cannot be done; what was finished is kept.
     """
     encoded = smiles.combine_chunks().dictionary_encode()
     names = names_of(encoded.dictionary, key=recipe.name_key)
@@ -126,7 +126,8 @@ def find_parents(
             names.take(pa.array(missing)),
             recipe=recipe,
             shards=shards,
-            workers=workers,
+            executor=executor,
+            shared=cache / f"blocks-{recipe.digest}",
             progress=lambda done: progress(total - len(missing) + done, total),
         )
         found = shards.find(names)
@@ -171,18 +172,18 @@ def _featurize(
     *,
     recipe: StructureRecipe,
     shards: FeatureCache,
-    workers: int,
+    executor: Executor,
+    shared: Path,
     progress: Callable[[int], None],
 ) -> None:
-    """Have the workers featurize distinct SMILES, shard by shard."""
-    starts = range(0, len(smiles), CHUNK_STRUCTURES)
+    """Have distinct SMILES featurized, and cache them shard by shard."""
     waiting: list[Any] = []
     done = 0
-    with WorkerPool(workers, options=recipe.options, deadlines=recipe.deadlines) as pool:
-        for answer in pool.map(smiles.slice(start, CHUNK_STRUCTURES) for start in starts):
+    with contextlib.closing(executor.answers(smiles, names, recipe=recipe, shared=shared)) as answers:
+        for answer in answers:
             waiting.append(_named(answer, names.slice(done, answer.num_rows), recipe=recipe))
             done += answer.num_rows
-            if len(waiting) == CHUNKS_A_SHARD or done == len(smiles):
+            if done % BLOCK_STRUCTURES == 0 or done == len(smiles):
                 shards.add(waiting)
                 waiting = []
             progress(done)

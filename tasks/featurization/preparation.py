@@ -32,6 +32,7 @@ from tasks.featurization.activity_shards import ActivityShards
 from tasks.featurization.assay_table import EMPTY_CATALOGUE, Catalogue, assay_table, catalogue_of
 from tasks.featurization.data_report import data_report, render_page
 from tasks.featurization.endpoints import EndpointTables, build_endpoints
+from tasks.featurization.executors import Executor, Processes
 from tasks.featurization.intake import Names, take_in
 from tasks.featurization.leakage import leakage_report
 from tasks.featurization.parents import UNUSABLE, Parents, Progress, find_parents
@@ -76,6 +77,7 @@ class _Work:
     recipe: StructureRecipe
     rules: PreparationRules
     workers: int
+    executor: Executor
     progress: Progress
 
 
@@ -86,6 +88,7 @@ def prepare_dataset(
     output: Path,
     workers: int,
     rules: PreparationRules | None = None,
+    executor: Executor | None = None,
     progress: Progress = _silent,
 ) -> PreparedDataset:
     """Prepare a partner's data; what is already prepared from the same files and rules is found again.
@@ -95,8 +98,9 @@ def prepare_dataset(
         consortium_secret: 32 bytes that all partners share; keys folds, structure names and the cache.
         output: The prepared directory; it appears whole or not at all. Beside it lie ``.OUTPUT.cache`` with the
             structures featurized so far and, if a file is refused, its quarantine as ``OUTPUT-refused``.
-        workers: Number of featurization processes.
+        workers: Number of featurization processes, and of threads for activities.
         rules: The profile; by default ``simple``.
+        executor: Where structures are featurized; by default on ``workers`` processes of this machine.
         progress: Called with the number of distinct structures done and their total.
 
     Returns:
@@ -122,7 +126,8 @@ def prepare_dataset(
         with scratch_for(output) as scratch:
             recipe = StructureRecipe(rules.structures, consortium_secret)
             cache = output.with_name(f".{output.name}.cache")
-            tables, report = _prepare(_Work(files, scratch, cache, recipe, rules, workers, progress))
+            place = executor or Processes(workers)
+            tables, report = _prepare(_Work(files, scratch, cache, recipe, rules, workers, place, progress))
             manifest = Manifest(identity=identity, tables=tables)
             write_json(scratch / MANIFEST, manifest.model_dump(mode="json"))
             publish(scratch, output)
@@ -154,7 +159,7 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
         structures.table.column("smiles"),
         recipe=work.recipe,
         cache=work.cache,
-        workers=work.workers,
+        executor=work.executor,
         progress=work.progress,
     )
     structures = set_aside(structures, parents.reason_of_row, column="smiles", known_reasons=UNUSABLE)

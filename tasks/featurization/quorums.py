@@ -52,7 +52,7 @@ def deviation_by_fold(
     cell = assay * n_folds + fold
     count = np.bincount(cell, minlength=n_assays * n_folds)
     mean = np.bincount(cell, weights=value, minlength=len(count)) / np.maximum(count, 1)
-    squares = np.bincount(cell, weights=(value - mean[cell]) ** 2, minlength=len(count))
+    squares = np.bincount(cell, weights=(value - mean.take(cell)) ** 2, minlength=len(count))
     deviation = np.sqrt(squares / np.maximum(count - 1, 1))
     return np.where(count > 1, deviation, 0.0).reshape(n_assays, n_folds)
 

@@ -14,19 +14,27 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.catalogue import ASSAY_TYPES, REGRESSION_ENDPOINTS, REGRESSION_VALUES
-from tasks.featurization.activity_shards import LOW_HALF, SHARDS, STRUCTURE_BITS, ShardFiles, halves
+from tasks.featurization.activity_shards import (
+    RECORD,
+    ShardFiles,
+    Spread,
+    code_of,
+    high_of,
+    low_of,
+    packed,
+    spread,
+    width_of_shards,
+)
 from tasks.featurization.assay_table import AssayTable
 from tasks.featurization.blocks import N_FOLDS, Block
-from tasks.featurization.measurements import BoolVector, FloatVector, IntVector
+from tasks.featurization.measurements import BoolVector, FloatVector, IntVector, Measured
 from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.quorums import censored_weights, deviation_by_fold, meets_regression
 from tasks.featurization.thresholds import is_censored, point_values
 
-VALUE = np.dtype([("key", "<u8"), ("value", "<f8"), ("censoring", "i1")])
-
 
 @dataclass(frozen=True)
-class _Trained:
+class TrainedAssays:
     """Assays learned as numbers; arrays of shape ``(n_assays,)``."""
 
     assay: IntVector
@@ -43,26 +51,31 @@ class RegressionCollector:
     ) -> None:
         """Start with none."""
         self._table, self._rules = table, rules
-        self._width = max(-(-n_structures // SHARDS), 1)
-        self._files = ShardFiles(scratch, "values", dtype=VALUE)
-        self._trained: list[_Trained] = []
+        self._width = width_of_shards(n_structures)
+        self._files = ShardFiles(scratch, "values", dtype=RECORD)
+        self._trained: list[TrainedAssays] = []
 
-    def add(self, block: Block) -> None:
-        """Decide about the assays of a block and keep the values of those that are trained."""
+    def decide(self, block: Block) -> tuple[TrainedAssays, Spread] | None:
+        """Decide about the assays of a block, for ``add``; several threads may do so."""
         type_code = self._table.type_code[block.assay]
         has_rule = np.array([rule.regression is not None for rule in self._rules.in_order])
         wanted = self._table.in_regression[block.assay] & has_rule[type_code] & ~block.is_constant
         if not wanted.any():
-            return
-        rows = wanted[block.measured.assay]
-        measured, fold = block.measured.where(rows), block.fold[rows]
-        free, value, n_assays = ~is_censored(measured), point_values(measured), len(block.assay)
+            return None
+        rows = np.flatnonzero(wanted.take(block.measured.assay))
+        measured, fold = block.measured.at(rows), block.fold.take(rows)
+        free, value, n_assays = (
+            np.flatnonzero(~is_censored(measured)),
+            point_values(measured),
+            len(block.assay),
+        )
+        cell = measured.assay * N_FOLDS + fold
         counts, uncensored = (
-            np.bincount(cell, minlength=n_assays * N_FOLDS).reshape(-1, N_FOLDS)
-            for cell in (measured.assay * N_FOLDS + fold, (measured.assay * N_FOLDS + fold)[free])
+            np.bincount(cells, minlength=n_assays * N_FOLDS).reshape(-1, N_FOLDS)
+            for cells in (cell, cell.take(free))
         )
         deviation = deviation_by_fold(
-            measured.assay[free], fold[free], value[free], n_assays=n_assays, n_folds=N_FOLDS
+            measured.assay.take(free), fold.take(free), value.take(free), n_assays=n_assays, n_folds=N_FOLDS
         )
         trained, evaluated = np.zeros(n_assays, dtype=np.bool_), np.zeros(n_assays, dtype=np.bool_)
         for code in np.unique(type_code[wanted]).tolist():
@@ -75,41 +88,38 @@ class RegressionCollector:
                 rule,
                 evaluation_folds=self._rules.evaluation_folds,
             )
-        self._keep(block, trained, evaluated, counts=counts, uncensored=uncensored)
-        chosen = measured.where(trained[measured.assay])
-        censoring = np.isinf(chosen.upper).astype(np.int8) - np.isinf(chosen.lower).astype(np.int8)
-        self._write(block.assay[chosen.assay], chosen.structure, point_values(chosen), censoring)
+        total = counts.sum(axis=1)[trained]
+        censored = total - uncensored.sum(axis=1)[trained]
+        kept = np.flatnonzero(trained.take(measured.assay))
+        return (
+            TrainedAssays(block.assay[trained], total, censored, evaluated[trained]),
+            self._spread(block, measured.at(kept), value.take(kept)),
+        )
+
+    def add(self, decided: tuple[TrainedAssays, Spread] | None) -> None:
+        """Keep what was decided about a block."""
+        if decided is not None:
+            self._trained.append(decided[0])
+            self._files.append(decided[1])
 
     def close(self) -> None:
         """Finish writing."""
         self._files.close()
 
-    def _keep(
-        self,
-        block: Block,
-        trained: BoolVector,
-        evaluated: BoolVector,
-        *,
-        counts: IntVector,
-        uncensored: IntVector,
-    ) -> None:
-        total = counts.sum(axis=1)[trained]
-        censored = total - uncensored.sum(axis=1)[trained]
-        self._trained.append(_Trained(block.assay[trained], total, censored, evaluated[trained]))
+    def _spread(self, block: Block, chosen: Measured, value: FloatVector) -> Spread:
+        censoring = np.isinf(chosen.upper).astype(np.int8) - np.isinf(chosen.lower).astype(np.int8)
+        records = np.empty(len(chosen), dtype=RECORD)
+        assay = block.assay.take(chosen.assay)
+        records["key"], records["value"] = packed(chosen.structure, assay, censoring + np.int8(1)), value
+        return spread(chosen.structure // self._width, records)
 
-    def _write(self, assay: IntVector, structure: IntVector, value: FloatVector, censoring: Any) -> None:
-        records = np.empty(len(assay), dtype=VALUE)
-        records["key"] = halves(structure, assay)
-        records["value"], records["censoring"] = value, censoring
-        self._files.append((structure // self._width).astype(np.uint8), records)
-
-    def _sorted(self) -> tuple[_Trained, IntVector]:
+    def _sorted(self) -> tuple[TrainedAssays, IntVector]:
         """All trained assays by their id, and the endpoint index of every assay."""
         none = np.empty(0, dtype=np.int64)
-        parts = [_Trained(none, none, none, none.astype(np.bool_)), *self._trained]
+        parts = [TrainedAssays(none, none, none, none.astype(np.bool_)), *self._trained]
         assay = np.concatenate([part.assay for part in parts])
         order = np.argsort(self._table.assay_id[assay])
-        trained = _Trained(
+        trained = TrainedAssays(
             assay[order],
             np.concatenate([part.n_values for part in parts])[order],
             np.concatenate([part.n_censored for part in parts])[order],
@@ -152,15 +162,15 @@ class RegressionCollector:
         """
         _, index_of = self._sorted()
         for records in self._files:
-            structure = structure_index[(records["key"] >> STRUCTURE_BITS).view(np.int64)]
-            endpoint = index_of[(records["key"] & LOW_HALF).view(np.int64)]
-            order = np.argsort(halves(structure, endpoint))
-            ordered = records.take(order)
-            if len(order):
+            if len(records):
+                key, value = records["key"], records["value"]
+                renamed = packed(structure_index.take(high_of(key)), index_of.take(low_of(key)), code_of(key))
+                order = np.argsort(renamed)
+                renamed = renamed.take(order)
                 columns = [
-                    pa.array(structure[order].astype(np.int32)),
-                    pa.array(endpoint[order].astype(np.int32)),
-                    pa.array(ordered["value"].copy()),
-                    pa.array(ordered["censoring"].copy()),
+                    pa.array(high_of(renamed).astype(np.int32)),
+                    pa.array(low_of(renamed).astype(np.int32)),
+                    pa.array(value.take(order)),
+                    pa.array(code_of(renamed) - np.int8(1)),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, schema=REGRESSION_VALUES.schema)

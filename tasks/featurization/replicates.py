@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from tasks.featurization.measurements import BoolVector, FloatVector, IntVector, Measured
+from tasks.featurization.measurements import BoolVector, FloatVector, IntVector, Measured, order_within
+
+Relations = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Replicates:
 
     first: IntVector
     value: FloatVector
-    relation: IntVector
+    relation: Relations
 
     @property
     def pair(self) -> IntVector:
@@ -42,9 +45,9 @@ class Replicates:
 
     def of_pairs(self, wanted: BoolVector) -> "Replicates":
         """Keep some pairs."""
-        rows = np.repeat(wanted, self.count)
-        counts = self.count[wanted]
-        return Replicates(np.cumsum(counts) - counts, self.value[rows], self.relation[rows])
+        count = self.count
+        rows, counts = np.flatnonzero(np.repeat(wanted, count)), count[wanted]
+        return Replicates(np.cumsum(counts) - counts, self.value.take(rows), self.relation.take(rows))
 
     def tally(self, relation: int) -> IntVector:
         """Rows of each pair with a given relation."""
@@ -60,20 +63,19 @@ class Summary:
     sound: BoolVector
 
 
-def summary_of(value: FloatVector, relation: IntVector, sound: BoolVector | None = None) -> Summary:
+def summary_of(value: FloatVector, relation: Relations, sound: BoolVector | None = None) -> Summary:
     """Say values and relations as strict bounds."""
-    return Summary(
-        np.where(relation < 0, -np.inf, value),
-        np.where(relation > 0, np.inf, value),
-        np.ones(len(value), dtype=np.bool_) if sound is None else sound,
-    )
+    lower, upper = value.copy(), value.copy()
+    lower[np.flatnonzero(relation < 0)] = -np.inf
+    upper[np.flatnonzero(relation > 0)] = np.inf
+    return Summary(lower, upper, np.ones(len(value), dtype=np.bool_) if sound is None else sound)
 
 
 def median_or_bounds(rows: Replicates) -> Summary:
     """Take the median of measured values, else the tightest bounds that censored ones give."""
-    order = np.lexsort((rows.value, rows.relation != 0, rows.pair))
-    value, n_measured = rows.value[order], rows.tally(0)
     # Within a pair the measured values come first, sorted: the median is the mean of the middle one or two.
+    value = rows.value[order_within(2 * rows.pair + (rows.relation != 0), rows.value)]
+    n_measured = rows.tally(0)
     middle = rows.first + np.maximum(n_measured - 1, 0) // 2
     other = np.minimum(rows.first + n_measured // 2, len(value) - 1)
     median = value[middle] / 2 + value[other] / 2
@@ -103,28 +105,32 @@ def largest_magnitude(rows: Replicates) -> Summary:
 
 def _extreme(rows: Replicates, score: FloatVector) -> Summary:
     """Take the row with the highest score; of equal ones a measured one, then the highest value, then "above"."""
-    best = score == np.maximum.reduceat(score, rows.first)[rows.pair]
-    order = np.lexsort((-rows.relation, -rows.value, np.abs(rows.relation), ~best, rows.pair))
-    chosen = order[rows.first]
-    return summary_of(rows.value[chosen], rows.relation[chosen])
+    pair = rows.pair
+    best = score == np.maximum.reduceat(score, rows.first)[pair]
+    measured = np.logical_or.reduceat(best & (rows.relation == 0), rows.first)
+    best &= (rows.relation == 0) | ~measured[pair]
+    value = np.maximum.reduceat(np.where(best, rows.value, -np.inf), rows.first)
+    best &= rows.value == value[pair]
+    relation = np.maximum.reduceat(np.where(best, rows.relation, np.int8(-1)), rows.first)
+    return summary_of(value, relation)
 
 
 def median_with_common_relation(rows: Replicates) -> Summary:
     """Take the median of all values with the most common relation; a draw of "below" and "above" says nothing."""
-    value = rows.value[np.lexsort((rows.value, rows.pair))]
+    value = rows.value[order_within(rows.pair, rows.value)]
     count = rows.count
     median = value[rows.first + (count - 1) // 2] / 2 + value[rows.first + count // 2] / 2
     below, equal, above = (rows.tally(relation) for relation in (-1, 0, 1))
     censored = np.maximum(below, above)
     drawn = (below == above) & (below > equal)
     relation = np.where(equal >= censored, 0, np.where(above > below, 1, -1))
-    return summary_of(median, relation, ~drawn)
+    return summary_of(median, relation.astype(np.int8), ~drawn)
 
 
 def majority(rows: Replicates) -> Summary:
     """Vote on binary results, +1 or -1; a draw is active."""
     votes = np.add.reduceat(rows.value, rows.first)
-    return summary_of(np.where(votes >= 0, 1.0, -1.0), np.zeros(len(votes), dtype=np.int64))
+    return summary_of(np.where(votes >= 0, 1.0, -1.0), np.zeros(len(votes), dtype=np.int8))
 
 
 RULES: Mapping[str, Callable[[Replicates], Summary]] = {
@@ -148,11 +154,12 @@ def aggregate(rows: Replicates, *, rule: IntVector, rules: tuple[str, ...]) -> S
         rule: Index into ``rules`` for each pair.
         rules: Names out of ``RULES``.
     """
-    found = summary_of(rows.value[rows.first], rows.relation[rows.first])
+    found = summary_of(rows.value.take(rows.first), rows.relation.take(rows.first))
     repeated = rows.count > 1
-    for code in np.flatnonzero(np.bincount(rule[repeated], minlength=1)).tolist():
-        wanted = repeated & (rule == code)
-        summary = RULES[rules[code]](rows.of_pairs(wanted))
+    which, several, rule = np.flatnonzero(repeated), rows.of_pairs(repeated), rule[repeated]
+    for code in np.flatnonzero(np.bincount(rule, minlength=1)).tolist():
+        at = rule == code
+        wanted, summary = which[at], RULES[rules[code]](several.of_pairs(at))
         for kept, new in zip(
             (found.lower, found.upper, found.sound),
             (summary.lower, summary.upper, summary.sound),

@@ -12,6 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.exchange.identity import secret_file
+from tasks.featurization.executors import Executor, answer_block
 from tasks.featurization.preparation import PartnerFiles, Progress, prepare_dataset
 from tasks.featurization.preparation_rules import PreparationRules
 
@@ -34,6 +35,7 @@ async def featurization(
     secret: Path,
     output: Path,
     workers: int,
+    executor: Executor | None = None,
 ) -> str:
     """Prepare a partner's files; bad rows stay in its quarantine. The secret is read from its file, here only."""
     await asyncio.to_thread(
@@ -43,9 +45,22 @@ async def featurization(
         consortium_secret=secret_file(secret),
         output=output,
         workers=workers,
+        executor=executor,
         progress=_progress_of(partner),
     )
     return output.name
+
+
+@task(
+    name="featurization-block",
+    task_run_name="featurization/{block}",
+    tags=["partner", "stage:featurization"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def featurization_block(directory: str, block: str) -> None:
+    """Featurize one block of structures, on whatever machine of the partner's cluster this is."""
+    await asyncio.to_thread(answer_block, Path(directory), block)
 
 
 def _progress_of(partner: str) -> Progress:

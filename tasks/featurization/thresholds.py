@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.vocabulary import THRESHOLD_METHODS
-from tasks.featurization.measurements import BoolVector, FloatVector, IntVector, Measured
+from tasks.featurization.measurements import BoolVector, FloatVector, IntVector, Measured, order_within
 from tasks.featurization.preparation_rules import ClassQuorum, ThresholdRule
 
 METHODS = THRESHOLD_METHODS
@@ -82,9 +82,9 @@ def adaptive_threshold(
     edges = np.sort(np.array(trial))
     n_bins = len(edges) + 1
     at_or_below = np.searchsorted(edges, measured.lower, side="right")
-    first_above = np.where(
-        is_censored(measured), np.searchsorted(edges, measured.upper, side="left"), at_or_below
-    )
+    first_above = at_or_below.copy()
+    censored = np.flatnonzero(is_censored(measured))
+    first_above[censored] = np.searchsorted(edges, measured.upper.take(censored), side="left")
     active, inactive = (
         np.bincount(measured.assay * n_bins + place, minlength=n_assays * n_bins).reshape(n_assays, n_bins)
         for place in (at_or_below, first_above)
@@ -100,29 +100,33 @@ def adaptive_threshold(
 
 
 def quantile(assay: IntVector, value: FloatVector, *, n_assays: int, share: FloatVector) -> FloatVector:
-    """Find a quantile of each assay's values with linear interpolation; NaN for an assay without values.
+    """Find quantiles of each assay's values with linear interpolation; NaN for an assay without values.
 
     Args:
         assay: Assay of each value.
         value: Values.
         n_assays: Number of assays.
-        share: Between 0 and 1 for each assay, shape ``(n_assays,)``.
+        share: Between 0 and 1 for each assay, shape ``(n_assays,)`` or ``(n_shares, n_assays)``.
+
+    Returns:
+        Quantiles in the shape of ``share``.
     """
-    order = np.lexsort((value, assay))
     count = np.bincount(assay, minlength=n_assays)
     start = np.cumsum(count) - count
-    ordered = np.append(value[order], np.nan)
+    ordered = np.append(value.take(order_within(assay, value)), np.nan)
     position = share * np.maximum(count - 1, 0)
     below = np.floor(position).astype(np.int64)
     low = ordered[np.where(count, start + below, -1)]
     high = ordered[np.where(count, start + np.minimum(below + 1, np.maximum(count - 1, 0)), -1)]
     found: FloatVector = low + (high - low) * (position - below)
-    return found
+    return found + 0.0  # -0.0 and 0.0 are one threshold
 
 
 def point_values(measured: Measured) -> FloatVector:
     """The number that stands in each pair: the measured one, or the bound of a censored one."""
-    return np.where(np.isinf(measured.lower), measured.upper, measured.lower)
+    point, open_below = measured.lower.copy(), np.flatnonzero(np.isinf(measured.lower))
+    point[open_below] = measured.upper.take(open_below)
+    return point
 
 
 def is_censored(measured: Measured) -> BoolVector:
@@ -173,12 +177,11 @@ def given_or_quantiles(measured: Measured, given: FloatVector, *, low: BoolVecto
         low: Whether low values are active: then the lower quartile is taken.
     """
     n_assays = len(given)
-    none = np.isnan(given).all(axis=1)
-    uncensored = ~is_censored(measured)
-    assay, value = measured.assay[uncensored], measured.lower[uncensored]
+    none = np.asarray(np.isnan(given).all(axis=1))
+    uncensored = np.flatnonzero(none.take(measured.assay) & ~is_censored(measured))
+    assay, value = measured.assay.take(uncensored), measured.lower.take(uncensored)
     usable = none & (np.bincount(assay, minlength=n_assays) > 1)
-    median, quartile = (
-        np.where(usable, quantile(assay, value, n_assays=n_assays, share=share), np.nan)
-        for share in (np.full(n_assays, 0.5), np.where(low, LOWER_QUARTILE, UPPER_QUARTILE))
-    )
+    share = np.stack([np.full(n_assays, 0.5), np.where(low, LOWER_QUARTILE, UPPER_QUARTILE)])
+    found = quantile(assay, value, n_assays=n_assays, share=share)
+    median, quartile = (np.where(usable, column, np.nan) for column in found)
     return joined([*given_columns(given), (median, MEDIAN), (quartile, QUARTILE)], n_assays=n_assays)

@@ -5,23 +5,30 @@ keys its state by tensor instead of by name. Runs: on the partner, in the traini
 Source: Kingma & Ba 2015, Algorithm 1, with coupled L2 decay; own: equal to ``torch.optim.Adam`` in the tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from data_contracts.errors import UpdateMismatch
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.place import as_array
+from tasks.local_training.sparse_products import RowwiseMatrix
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Defaults of the paper, of torch and of SparseChem."""
+
+
+BLOCK_ELEMENTS = 2**18
+"""Parameters of a row-wise matrix stepped together: a megabyte of gradient stays in the core's cache until it is used."""
 
 
 class Adam:
     """First and second moments of named tensors.
 
     Args:
-        tensors: What is trained; steps change them in place.
+        tensors: What is trained; steps change them in place. The gradient of a ``RowwiseMatrix`` is computed block by
+            block and used at once, so that no gradient of its size is ever allocated, written or cleared.
         learning_rate: Step size; may be changed between steps.
         weight_decay: L2 coefficient, added to the gradient.
     """
@@ -30,22 +37,49 @@ class Adam:
         self._tensors = tensors
         self.learning_rate = learning_rate
         self._weight_decay = weight_decay
-        self._steps = torch.zeros(())
-        self._mean = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-        self._square = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self._mean = {name: torch.zeros_like(tensor.detach()) for name, tensor in tensors.items()}
+        self._square = {name: torch.zeros_like(tensor.detach()) for name, tensor in tensors.items()}
+        self._steps = torch.zeros((), device=next(iter(tensors.values())).device)
+        self._blocks = {
+            name: self._block_views(name)
+            for name, tensor in tensors.items()
+            if isinstance(tensor, RowwiseMatrix)
+        }
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every tensor along its gradient."""
+        """Move every tensor along its gradient, and drop the gradients."""
         self._steps += 1
-        gradients = [tensor.grad for tensor in self._tensors.values() if tensor.grad is not None]
+        whole: list[tuple[Tensor, ...]] = []
+        for name, tensor in self._tensors.items():
+            if isinstance(tensor, RowwiseMatrix) and tensor.gradients:
+                blocks = self._blocks[name]
+                gradients = tensor.gradient_blocks(len(blocks[0][0]))
+                for views, gradient in zip(blocks, gradients, strict=True):
+                    self._move([views], [gradient])
+                tensor.gradients.clear()
+            elif tensor.grad is not None:
+                whole.append((tensor, self._mean[name], self._square[name], tensor.grad))
+            tensor.grad = None
+        if whole:
+            self._move([found[:3] for found in whole], [found[3] for found in whole])
+
+    def _block_views(self, name: str) -> list[tuple[Tensor, ...]]:
+        moved = (self._tensors[name].detach(), self._mean[name], self._square[name])
+        n_rows, width = moved[0].shape
+        if moved[0].device.type == "cpu":  # elsewhere there is no cache to stay in, and a launch costs more
+            n_rows = max(1, BLOCK_ELEMENTS // width)
+        return list(zip(*(torch.split(tensor, n_rows) for tensor in moved), strict=True))
+
+    def _move(self, moved: Sequence[tuple[Tensor, ...]], gradients: Sequence[Tensor]) -> None:
+        """Step tensors with their mean and square."""
         torch._fused_adam_(  # the kernel behind torch.optim.Adam(fused=True); torch is pinned
-            list(self._tensors.values()),
-            gradients,
-            list(self._mean.values()),
-            list(self._square.values()),
+            [tensor for tensor, _, _ in moved],
+            list(gradients),
+            [mean for _, mean, _ in moved],
+            [square for _, _, square in moved],
             [],
-            [self._steps] * len(gradients),
+            [self._steps] * len(moved),
             lr=self.learning_rate,
             beta1=BETA1,
             beta2=BETA2,
@@ -56,10 +90,10 @@ class Adam:
         )
 
     def state(self) -> Parameters:
-        """The moments and the number of steps, sharing memory with this object."""
-        arrays = {"steps": self._steps.reshape(1).numpy()}
-        arrays |= {f"mean/{name}": tensor.detach().numpy() for name, tensor in self._mean.items()}
-        arrays |= {f"square/{name}": tensor.detach().numpy() for name, tensor in self._square.items()}
+        """The moments and the number of steps; on the CPU they share memory with this object."""
+        arrays = {"steps": as_array(self._steps.reshape(1))}
+        arrays |= {f"mean/{name}": as_array(tensor) for name, tensor in self._mean.items()}
+        arrays |= {f"square/{name}": as_array(tensor) for name, tensor in self._square.items()}
         return arrays
 
     def resume(self, state: Parameters) -> None:
@@ -75,5 +109,7 @@ class Adam:
             raise UpdateMismatch(
                 "the optimizer's state belongs to other training data or another network; start it anew"
             )
-        for name, array in own.items():
-            array[...] = state[name]
+        self._steps.copy_(torch.from_numpy(state["steps"][0:1]).reshape(()))
+        for name in self._tensors:
+            self._mean[name].copy_(torch.from_numpy(state[f"mean/{name}"]))
+            self._square[name].copy_(torch.from_numpy(state[f"square/{name}"]))

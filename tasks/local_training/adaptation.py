@@ -17,10 +17,11 @@ from tasks.local_training.jobs import Adapt, CentralisedResult, Epoch
 from tasks.local_training.learner import Learner
 from tasks.local_training.local_trunk import beside_each_other, widened_head
 from tasks.local_training.parameters import Parameters, initial_trunk, read_parameters
+from tasks.local_training.place import Place
 from tasks.local_training.shared_model import read_places, read_shared, split_shared, with_catalogue
 
 
-def adapt(job: Adapt) -> CentralisedResult:
+def adapt(job: Adapt, *, place: Place) -> CentralisedResult:
     """Do the job ``Adapt``; raises as ``training.train``."""
     meter = Meter()
     dataset = PreparedDataset.open(job.dataset, modality=job.modality)
@@ -40,6 +41,7 @@ def adapt(job: Adapt) -> CentralisedResult:
         settings=job.settings,
         generator=generator,
         loss_scale=loss_scale(dataset, rows, settings=job.settings),
+        place=place,
         beside=shared,
     )
     best, history = _grow(

@@ -15,7 +15,7 @@ import torch
 
 from data_contracts.errors import ContractViolation
 from tasks.local_training.dataset import PreparedDataset
-from tasks.local_training.jobs import Adapt, Centralised, Epoch, TrainingSettings, Usage
+from tasks.local_training.jobs import Adapt, Centralised, Epoch, Means, TrainingSettings, Usage
 from tasks.local_training.learner import Learner
 from tasks.local_training.parameters import Parameters
 from tasks.local_training.scoring import measure_all, predict_all
@@ -40,7 +40,7 @@ def training_rows(dataset: PreparedDataset, folds: tuple[int, ...], *, who: str)
 
 def steps_per_epoch(n_rows: int, settings: TrainingSettings) -> int:
     """How many batches an epoch has; at least one."""
-    return max(1, round(n_rows / settings.batch_size))
+    return settings.batches_per_epoch or max(1, round(n_rows / settings.batch_size))
 
 
 def loss_scale(dataset: PreparedDataset, rows: Rows, *, settings: TrainingSettings) -> float:
@@ -92,6 +92,11 @@ def validated(
     training_loss: float,
 ) -> Epoch:
     """Measure a model on the validation folds after an epoch."""
-    predictions = predict_all(dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays())
+    if not job.validation_folds:
+        nothing = Means(n_endpoints=0, auroc=None, auprc=None, log_loss=None)
+        return Epoch(epoch=number, training_loss=training_loss, validation=nothing)
+    predictions = predict_all(
+        dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays(), place=learner.place
+    )
     measured = measure_all(dataset, predictions, min_per_class=job.min_per_class, min_values=job.min_values)
     return Epoch(epoch=number, training_loss=training_loss, validation=measured.means)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from data_contracts.plan import Modality
 from tasks.local_training.dataset import PreparedDataset
-from tasks.local_training.jobs import Centralised, LocalSteps, Score
+from tasks.local_training.jobs import Centralised, LocalSteps, MinibatchGradient, Score
 from tasks.local_training.parameters import (
     Parameters,
     check_layout,
@@ -26,7 +26,12 @@ Rows = npt.NDArray[np.int64]
 
 
 def last_or_first_head(
-    job: LocalSteps | Score, dataset: PreparedDataset, rows: Rows, *, hidden: int, places: Places | None
+    job: LocalSteps | MinibatchGradient | Score,
+    dataset: PreparedDataset,
+    rows: Rows,
+    *,
+    hidden: int,
+    places: Places | None,
 ) -> Parameters:
     """Read the partner's last head, or draw its first one, whose scales the training rows decide."""
     if job.head is not None:

@@ -45,7 +45,8 @@ def all_logits(features: Tensor, head: Mapping[str, Tensor], labels: Labels, *, 
         Shape ``(n_labels,)``.
     """
     del n_molecules
-    row, endpoint = torch.from_numpy(labels.row), torch.from_numpy(labels.endpoint)
+    device = features.device
+    row, endpoint = torch.from_numpy(labels.row).to(device), torch.from_numpy(labels.endpoint).to(device)
     return observed(logits_of(features, head), row=row, endpoint=endpoint)
 
 
@@ -61,7 +62,8 @@ def observed_logits(
         row=labels.row,
         starts=np.cumsum(counts) - counts,
     )
-    return products + head["bias"].index_select(0, torch.from_numpy(labels.endpoint))
+    endpoint = torch.from_numpy(labels.endpoint).to(features.device)
+    return products + head["bias"].index_select(0, endpoint)
 
 
 LOGITS = {"dense": all_logits, "pairs": observed_logits}

@@ -16,9 +16,29 @@ Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=5)]
 RegressionLoss = Literal["one_sided", "tobit"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+BaselineName = Literal["logistic", "boosted"]
+BASELINES: tuple[BaselineName, ...] = ("logistic", "boosted")
+"""Models that a partner may set beside the network: a logistic regression, or boosted trees, per endpoint."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Machine(_Frozen):
+    """What a partner's own machine computes on. A local matter: no plan names it and no message carries it.
+
+    Args:
+        device: ``auto`` takes CUDA where there is one.
+        precision: Of matrix products; parameters, moments, losses and all that leaves the child stay float32.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "float32"
 
 
 class TrainingSettings(_Frozen):
@@ -35,6 +55,7 @@ class TrainingSettings(_Frozen):
         regression_loss: What a regression endpoint costs; see ``losses``.
         regression_weight: Where classes and numbers are learnt together, the numbers' share r of the loss: classes
             weigh 2 (1 - r) and numbers 2 r (SparseChem).
+        batches_per_epoch: Cut an epoch into so many batches, whatever their size; 0 cuts by ``batch_size``.
     """
 
     batch_size: int = Field(default=128, ge=1, le=65_536)
@@ -44,6 +65,7 @@ class TrainingSettings(_Frozen):
     proximal: float = Field(default=0, ge=0, le=10)
     regression_loss: RegressionLoss = "tobit"
     regression_weight: float = Field(default=0.5, ge=0, le=1)
+    batches_per_epoch: int = Field(default=0, ge=0, le=100_000)
 
 
 class LocalSteps(_Frozen):
@@ -80,6 +102,42 @@ class LocalSteps(_Frozen):
     output: Path
 
 
+class MinibatchGradient(_Frozen):
+    """One minibatch at one partner: the gradient of the shared parameters, and a step of the partner's own head.
+
+    Args:
+        dataset: Prepared directory.
+        modality: Classes; numbers are learnt in rounds of local steps alone.
+        trunk: The round's shared model, safetensors.
+        head: The partner's last head; None draws one from ``head_seed``.
+        places: As in ``LocalSteps``.
+        optimizer: Adam's state of the head as the last round left it; None starts from zero.
+        head_seed: The partner's own seed for a first head.
+        order_seed: Shuffling of this epoch; the same for all its minibatches.
+        seed: Dropout of this minibatch.
+        batch: Number of the minibatch in its epoch, from 0; an epoch has ``settings.batches_per_epoch``.
+        loss_normalizer: What the summed loss is divided by; the same at every partner.
+        folds: Training folds.
+        output: Directory for ``gradient.npy``, ``head.safetensors`` and ``optimizer.safetensors``.
+    """
+
+    kind: Literal["minibatch_gradient"] = "minibatch_gradient"
+    dataset: Path
+    modality: Literal["classification"] = "classification"
+    trunk: Path
+    head: Path | None = None
+    places: Path | None = None
+    optimizer: Path | None = None
+    head_seed: Seed
+    order_seed: Seed
+    seed: Seed
+    batch: int = Field(ge=0)
+    loss_normalizer: float = Field(gt=0)
+    folds: Folds = (1, 2, 3)
+    settings: TrainingSettings
+    output: Path
+
+
 class Centralised(_Frozen):
     """Train without federation and keep the best epoch: ``alone`` with one data set, ``pooled`` with several.
 
@@ -95,7 +153,7 @@ class Centralised(_Frozen):
         max_epochs: Passes over the training folds at most.
         patience: Stop after this many epochs without a better one; None never stops early.
         folds: Training folds.
-        validation_folds: Folds that choose the epoch by ``metrics.selection_value``.
+        validation_folds: Folds that choose the epoch by ``metrics.selection_value``. Empty keeps the last.
         min_per_class: Fewest labels of each class in the validation folds for an endpoint to count.
         min_values: Fewest measured values there for a regression endpoint to count.
         learning_rate_decay: Factor on the learning rate after every ``decay_epochs`` epochs.
@@ -113,7 +171,7 @@ class Centralised(_Frozen):
     max_epochs: int = Field(default=20, ge=1, le=1000)
     patience: int | None = Field(default=None, ge=1)
     folds: Folds = (1, 2, 3)
-    validation_folds: Folds = (4,)
+    validation_folds: Annotated[tuple[Fold, ...], Field(max_length=5)] = (4,)
     min_per_class: int = Field(default=5, ge=1)
     min_values: int = Field(default=10, ge=2)
     learning_rate_decay: float = Field(default=1, gt=0, le=1)
@@ -156,6 +214,8 @@ class Adapt(_Frozen):
     validation_folds: Folds = (4,)
     min_per_class: int = Field(default=5, ge=1)
     min_values: int = Field(default=10, ge=2)
+    learning_rate_decay: Literal[1] = 1
+    decay_epochs: Literal[1] = 1
     settings: TrainingSettings = TrainingSettings()
     output: Path
 
@@ -191,12 +251,13 @@ class Score(_Frozen):
 
 
 class ScoreBaseline(_Frozen):
-    """Fit the outside baseline and score it: a logistic regression per endpoint, nothing shared.
+    """Fit an outside baseline and score it: one model per endpoint, nothing shared.
 
     Args:
         dataset: Prepared directory.
+        baseline: Which one.
         training_folds: What it is fitted on.
-        validation_folds: What chooses its regularization; scored into ``output/calibration``.
+        validation_folds: What tunes it; scored into ``output/calibration``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
         output: Directory for ``metrics.arrow`` and ``scores.arrow``, and ``calibration`` with the same files.
@@ -204,6 +265,7 @@ class ScoreBaseline(_Frozen):
 
     kind: Literal["score_baseline"] = "score_baseline"
     dataset: Path
+    baseline: BaselineName = "logistic"
     training_folds: Folds = (1, 2, 3)
     validation_folds: Folds = (4,)
     folds: Folds = (0,)
@@ -212,7 +274,9 @@ class ScoreBaseline(_Frozen):
     output: Path
 
 
-TrainingJob = Annotated[LocalSteps | Centralised | Adapt | Score | ScoreBaseline, Field(discriminator="kind")]
+TrainingJob = Annotated[
+    LocalSteps | MinibatchGradient | Centralised | Adapt | Score | ScoreBaseline, Field(discriminator="kind")
+]
 
 
 class Usage(_Frozen):
@@ -258,6 +322,19 @@ class LocalStepsResult(_Frozen):
     usage: Usage
 
 
+class MinibatchResult(_Frozen):
+    """The outcome of ``MinibatchGradient``: files, and the batch's summed loss and weight."""
+
+    kind: Literal["minibatch_gradient"] = "minibatch_gradient"
+    gradient: Path
+    head: Path
+    optimizer: Path
+    loss_sum: float
+    weight_sum: float
+    n_labels: int
+    usage: Usage
+
+
 class Epoch(_Frozen):
     """One line of a training history."""
 
@@ -288,7 +365,9 @@ class ScoreResult(_Frozen):
     usage: Usage
 
 
-TrainingResult = Annotated[LocalStepsResult | CentralisedResult | ScoreResult, Field(discriminator="kind")]
+TrainingResult = Annotated[
+    LocalStepsResult | MinibatchResult | CentralisedResult | ScoreResult, Field(discriminator="kind")
+]
 
 JOB: TypeAdapter[TrainingJob] = TypeAdapter(TrainingJob)
 RESULT: TypeAdapter[TrainingResult] = TypeAdapter(TrainingResult)

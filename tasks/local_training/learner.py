@@ -21,9 +21,12 @@ from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.losses import one_sided_error, tobit_error
 from tasks.local_training.network import dropout_with, embed, features_behind, without_dropout
 from tasks.local_training.parameters import Parameters
-from tasks.local_training.sparse_products import sum_of_rows
+from tasks.local_training.place import CPU, Place, as_array
+from tasks.local_training.sparse_products import Pull, RowwiseMatrix, sum_of_rows
 
 EMBEDDING = "embedding.weight"
+ROWWISE = (EMBEDDING, "head.weight")
+"""Matrices with a row per bit and per endpoint: all but a few rows have gradient zero, or nearly so."""
 
 
 class Learner:
@@ -38,6 +41,7 @@ class Learner:
         generator: Source of dropout.
         loss_scale: Factor on the summed loss of a batch. It must come from this partner alone.
         work: How the head is computed; by default what is faster for these data.
+        place: Where, and how precisely.
         beside: A finished trunk whose features stand in front of those that are trained; it is not trained itself, and
             the head is as wide as both.
     """
@@ -53,26 +57,31 @@ class Learner:
         generator: torch.Generator,
         loss_scale: float,
         work: HeadWork | None = None,
+        place: Place = CPU,
         beside: Parameters | None = None,
     ) -> None:
         self.dataset = dataset
-        self._beside = {name: torch.from_numpy(array) for name, array in (beside or {}).items()}
+        self._beside = {name: place.put(array) for name, array in (beside or {}).items()}
         self.work = work or head_work(
             n_endpoints=dataset.n_endpoints,
             labels_per_molecule=float(dataset.n_labels[rows].mean()),
         )
         self.loss_scale = loss_scale
+        self.place = place
         self.active = dataset.used_bits(rows)
         self._place = np.zeros(trunk[EMBEDDING].shape[0], dtype=np.int64)
         self._place[self.active] = np.arange(len(self.active))
         learnt = {"weight", "bias", *(("log_deviation",) if settings.regression_loss == "tobit" else ())}
         self._fixed = {name: array for name, array in head.items() if name not in learnt}
-        self._dropout = dropout_with(settings.dropout, generator)
+        self._dropout = dropout_with(settings.dropout, place.generator(generator))
         start = {name: array for name, array in trunk.items() if name != EMBEDDING}
         start |= {f"head.{name}": array for name, array in head.items() if name in learnt}
-        self.tensors = {name: torch.tensor(array, requires_grad=True) for name, array in start.items()}
-        self.tensors[EMBEDDING] = torch.from_numpy(trunk[EMBEDDING][self.active])
-        self.tensors[EMBEDDING].grad = torch.zeros_like(self.tensors[EMBEDDING])
+        self.tensors = {
+            name: torch.tensor(array, device=place.device, requires_grad=True)
+            for name, array in start.items()
+        }
+        self.tensors[EMBEDDING] = place.put(trunk[EMBEDDING][self.active])
+        self.tensors |= {name: RowwiseMatrix.of(self.tensors[name]) for name in ROWWISE}
         self._proximal = settings.proximal
         self._start = (
             {name: self.tensors[name].detach().clone() for name in trunk} if settings.proximal else {}
@@ -87,30 +96,37 @@ class Learner:
         Returns:
             The summed weighted loss of the batch before the step, the summed weight, and the number of labels.
         """
-        bits, starts = self.dataset.fingerprints_of(rows)
-        labels = self.dataset.labels_of(rows)
-        touched, inverse = self._touched(self._place[bits])
-        weight, gradient = self.tensors[EMBEDDING], self.tensors[EMBEDDING].grad
-        assert gradient is not None  # noqa: S101 - set in __init__
-        part = weight.index_select(0, touched).requires_grad_()
-        embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
-        features = features_behind(embedded, self.tensors, dropout=self._dropout)
-        features = self._behind_finished(features, bits, starts)
-        logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
-        loss, total_weight, n_labels = self._loss(logits, labels)
-        torch.autograd.backward(loss * self.loss_scale)
-        assert part.grad is not None  # noqa: S101 - backward has just run
-        gradient.index_copy_(0, touched, part.grad)
+        told = self.backward(rows)
         self._pull_to_start()
         self._adam.step()
-        if self._proximal:
-            gradient.zero_()
-        else:
-            gradient.index_fill_(0, touched, 0.0)
-        for name, tensor in self.tensors.items():
-            if name != EMBEDDING:
-                tensor.grad = None
+        return told
+
+    def backward(self, rows: npt.NDArray[np.int64]) -> tuple[float, float, int]:
+        """Leave the gradient of a batch's scaled loss with the tensors; nothing moves.
+
+        Returns:
+            What ``step`` returns.
+        """
+        bits, starts = self.dataset.fingerprints_of(rows)
+        labels = self.dataset.labels_of(rows)
+        products = sum_of_rows(self.tensors[EMBEDDING], bits=self._place[bits], starts=starts)
+        embedded = products + self.tensors["embedding.bias"]
+        with self.place.precision():
+            features = features_behind(embedded, self.tensors, dropout=self._dropout)
+            features = self._behind_finished(features, bits, starts)
+            logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
+        logits = logits.float().cpu()  # one number a label: its loss is computed where the labels are
+        loss, total_weight, n_labels = self._loss(logits, labels)
+        torch.autograd.backward(loss * self.loss_scale)
         return float(loss.detach()), total_weight, n_labels
+
+    def gradients(self) -> Parameters:
+        """What ``backward`` left, each as large as its tensor; of the embedding, the rows that take part."""
+        left = {
+            name: tensor.whole_gradient() if isinstance(tensor, RowwiseMatrix) else tensor.grad
+            for name, tensor in self.tensors.items()
+        }
+        return {name: as_array(gradient) for name, gradient in left.items() if gradient is not None}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the step size of the steps that follow."""
@@ -123,7 +139,7 @@ class Learner:
     def head_arrays(self) -> Parameters:
         """Copy the head, with what was not trained of it."""
         learnt = {
-            name.removeprefix("head."): tensor.detach().numpy().copy()
+            name.removeprefix("head."): np.array(as_array(tensor))
             for name, tensor in self.tensors.items()
             if name.startswith("head.")
         }
@@ -133,9 +149,9 @@ class Learner:
         """Write the trained trunk into arrays that hold the trunk this learner started from."""
         for name, array in trunk.items():
             if name == EMBEDDING:
-                array[self.active] = self.tensors[name].numpy()
+                array[self.active] = as_array(self.tensors[name])
             else:
-                array[...] = self.tensors[name].detach().numpy()
+                array[...] = as_array(self.tensors[name])
 
     def optimizer_state(self) -> Parameters:
         """Adam's state, and the trunk rows that its moments belong to."""
@@ -163,28 +179,22 @@ class Learner:
             embedded = embed(
                 self._beside[EMBEDDING],
                 self._beside["embedding.bias"],
-                bits=torch.from_numpy(bits.astype(np.int64)),
-                starts=torch.from_numpy(starts),
+                bits=self.place.put(bits.astype(np.int64)),
+                starts=self.place.put(starts),
             )
             finished = features_behind(embedded, self._beside, dropout=without_dropout)
         return torch.cat([self._dropout(finished), features], dim=1)
 
-    @torch.no_grad()
     def _pull_to_start(self) -> None:
         """Add the gradient of ``mu / 2 |trunk - start|^2``."""
         for name, start in self._start.items():
-            gradient = self.tensors[name].grad
-            assert gradient is not None  # noqa: S101 - backward has just run
-            gradient.add_(self.tensors[name] - start, alpha=self._proximal)
-
-    def _touched(self, places: npt.NDArray[np.int64]) -> tuple[Tensor, npt.NDArray[np.int64]]:
-        """The distinct active rows of a batch, ascending, and each bit's position among them."""
-        seen = np.zeros(len(self.active), dtype=bool)
-        seen[places] = True
-        touched = np.flatnonzero(seen)
-        position = np.empty(len(self.active), dtype=np.int64)
-        position[touched] = np.arange(len(touched))
-        return torch.from_numpy(touched), position[places]
+            tensor = self.tensors[name]
+            pull = Pull(tensor, start, strength=self._proximal)
+            if isinstance(tensor, RowwiseMatrix):
+                tensor.gradients.append(pull)
+            else:
+                assert tensor.grad is not None  # noqa: S101 - backward has just run
+                tensor.grad += pull.whole()
 
     def _loss(self, logits: Tensor, labels: Labels) -> tuple[Tensor, float, int]:
         weight = torch.from_numpy(self.dataset.weights_of(labels))
@@ -205,7 +215,8 @@ class Learner:
         value = torch.from_numpy((labels.value[numeric] - centre) / scale)
         censoring, prediction = torch.from_numpy(labels.censoring[numeric]), logits.index_select(0, numbers)
         if "head.log_deviation" in self.tensors:
-            log_deviation = self.tensors["head.log_deviation"].index_select(0, torch.from_numpy(endpoint))
+            log_deviation = self.tensors["head.log_deviation"].cpu()
+            log_deviation = log_deviation.index_select(0, torch.from_numpy(endpoint))
             error = tobit_error(prediction, value, censoring, log_deviation=log_deviation)
         else:
             error = one_sided_error(prediction, value, censoring)

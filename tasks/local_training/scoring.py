@@ -19,6 +19,7 @@ from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import Means
 from tasks.local_training.network import embed, features_behind, logits_of, observed, without_dropout
 from tasks.local_training.parameters import Parameters
+from tasks.local_training.place import CPU, Place
 from tasks.local_training.regression_heads import deviations, in_assay_units
 
 BATCH_SIZE = 4096
@@ -53,21 +54,36 @@ class Measured:
         )
 
 
-def predict(dataset: PreparedDataset, folds: Sequence[int], *, trunk: Parameters, head: Parameters) -> Scores:
-    """Predict all observed classes of some folds, without dropout."""
-    return predict_all(dataset, folds, trunk=trunk, head=head).classes
+def predict(
+    dataset: PreparedDataset,
+    folds: Sequence[int],
+    *,
+    trunk: Parameters,
+    head: Parameters,
+    place: Place = CPU,
+) -> Scores:
+    """Predict all observed classes of some folds, without dropout; ``place`` says where, and how precisely."""
+    return predict_all(dataset, folds, trunk=trunk, head=head, place=place).classes
 
 
 def predict_all(
-    dataset: PreparedDataset, folds: Sequence[int], *, trunk: Parameters, head: Parameters
+    dataset: PreparedDataset,
+    folds: Sequence[int],
+    *,
+    trunk: Parameters,
+    head: Parameters,
+    place: Place = CPU,
 ) -> Predictions:
-    """Predict all observed labels of some folds, classes and numbers, without dropout."""
+    """Predict all observed labels of some folds, classes and numbers, as ``predict`` does."""
     rows = dataset.rows(folds)
     batches = [rows[start : start + BATCH_SIZE] for start in range(0, max(len(rows), 1), BATCH_SIZE)]
-    trunk_tensors = {name: torch.from_numpy(array) for name, array in trunk.items()}
-    head_tensors = {name: torch.from_numpy(array) for name, array in in_assay_units(head).items()}
-    with torch.no_grad():
-        parts = [_predict_batch(dataset, batch, trunk=trunk_tensors, head=head_tensors) for batch in batches]
+    trunk_tensors = {name: place.put(array) for name, array in trunk.items()}
+    head_tensors = {name: place.put(array) for name, array in in_assay_units(head).items()}
+    with torch.no_grad(), place.precision():
+        parts = [
+            _predict_batch(dataset, batch, trunk=trunk_tensors, head=head_tensors, place=place)
+            for batch in batches
+        ]
     structure, endpoint, value, censoring, output = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
@@ -97,18 +113,19 @@ def _predict_batch(
     *,
     trunk: Mapping[str, torch.Tensor],
     head: Mapping[str, torch.Tensor],
+    place: Place,
 ) -> tuple[npt.NDArray[np.generic], ...]:
     bits, starts = dataset.fingerprints_of(rows)
     embedded = embed(
         trunk["embedding.weight"],
         trunk["embedding.bias"],
-        bits=torch.from_numpy(bits.astype(np.int64)),
-        starts=torch.from_numpy(starts),
+        bits=place.put(bits.astype(np.int64)),
+        starts=place.put(starts),
     )
     logits = logits_of(features_behind(embedded, trunk, dropout=without_dropout), head)
     labels = dataset.labels_of(rows)
-    picked = observed(logits, row=torch.from_numpy(labels.row), endpoint=torch.from_numpy(labels.endpoint))
-    return rows[labels.row], labels.endpoint, labels.value, labels.censoring, picked.double().numpy()
+    picked = observed(logits, row=place.put(labels.row), endpoint=place.put(labels.endpoint))
+    return rows[labels.row], labels.endpoint, labels.value, labels.censoring, picked.double().cpu().numpy()
 
 
 def measure(dataset: PreparedDataset, scores: Scores) -> EndpointMetrics:

@@ -5,6 +5,7 @@ inputs give the same bytes, also after kill -9 and repetition. Runs: on the part
 Source: FedAvg local update (McMahan et al. 2017, Algorithm 1 ``ClientUpdate``) with Adam as local optimizer.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from data_contracts.errors import UpdateMismatch
 from tasks.evaluation.metrics import selection_value
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.local_training.adaptation import adapt
+from tasks.local_training.baseline import Baseline, best_logistic
+from tasks.local_training.boosted_trees import best_boosted
 from tasks.local_training.dataset import TRAINING_FOLDS, PreparedDataset
 from tasks.local_training.epochs import (
     Meter,
@@ -27,11 +30,15 @@ from tasks.local_training.epochs import (
 from tasks.local_training.head_files import head_path, joined_heads, last_or_first_head, write_arm
 from tasks.local_training.jobs import (
     Adapt,
+    BaselineName,
     Centralised,
     CentralisedResult,
     Epoch,
     LocalSteps,
     LocalStepsResult,
+    Machine,
+    MinibatchGradient,
+    MinibatchResult,
     Score,
     ScoreBaseline,
     ScoreResult,
@@ -39,12 +46,14 @@ from tasks.local_training.jobs import (
     TrainingResult,
 )
 from tasks.local_training.learner import Learner
+from tasks.local_training.minibatch import minibatch_gradient
 from tasks.local_training.parameters import (
     read_parameters,
     unflatten,
     write_parameters,
     write_vector,
 )
+from tasks.local_training.place import Place, place_of
 from tasks.local_training.score_files import SCORES_FILE, write_scores
 from tasks.local_training.scoring import Predictions, measure_all, predict_all
 from tasks.local_training.shared_model import (
@@ -59,29 +68,42 @@ from tasks.local_training.shared_model import (
 Rows = npt.NDArray[np.int64]
 
 
-def train(job: TrainingJob) -> TrainingResult:
+IN_MAIN_MEMORY = Machine(device="cpu")
+
+FITS: dict[BaselineName, Callable[..., Baseline]] = {"logistic": best_logistic, "boosted": best_boosted}
+
+
+def train(job: TrainingJob, *, machine: Machine = IN_MAIN_MEMORY) -> TrainingResult:
     """Do one job and write its files.
 
     Call it in the training child only: it fixes torch to one thread.
 
+    Args:
+        job: What to do.
+        machine: What to compute on.
+
     Raises:
         ContractViolation: If the prepared data set is not sound, or has nothing to train on.
         UpdateMismatch: If trunk, head or optimizer state are damaged or do not fit the data set.
+        SettingsError: If the machine lacks the device.
     """
     torch.set_num_threads(1)
+    place = place_of(machine)
     job.output.mkdir(parents=True, exist_ok=True)
     if isinstance(job, LocalSteps):
-        return _local_steps(job)
+        return _local_steps(job, place=place)
+    if isinstance(job, MinibatchGradient):
+        return _minibatch_gradient(job, place=place)
     if isinstance(job, Centralised):
-        return _centralised(job)
+        return _centralised(job, place=place)
     if isinstance(job, Adapt):
-        return adapt(job)
+        return adapt(job, place=place)
     if isinstance(job, ScoreBaseline):
         return _score_baseline(job)
-    return _score(job)
+    return _score(job, place=place)
 
 
-def _local_steps(job: LocalSteps) -> LocalStepsResult:
+def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
     meter = Meter()
     dataset = PreparedDataset.open(job.dataset, modality=job.modality)
     dataset = dataset.balanced(job.settings.regression_weight)
@@ -100,6 +122,7 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
         settings=job.settings,
         generator=generator,
         loss_scale=loss_scale(dataset, rows, settings=job.settings),
+        place=place,
     )
     if job.optimizer is not None:
         learner.resume(read_parameters(job.optimizer))
@@ -130,7 +153,25 @@ def _local_steps(job: LocalSteps) -> LocalStepsResult:
     )
 
 
-def _centralised(job: Centralised) -> CentralisedResult:
+def _minibatch_gradient(job: MinibatchGradient, *, place: Place) -> MinibatchResult:
+    meter = Meter()
+    dataset = PreparedDataset.open(job.dataset)
+    rows = training_rows(dataset, job.folds, who=job.dataset.name)
+    hidden = len(read_parameters(job.trunk)["embedding.bias"])
+    head = last_or_first_head(job, dataset, rows, hidden=hidden, places=None)
+    loss_sum, weight_sum, n_labels = minibatch_gradient(job, dataset, rows, head=head, place=place)
+    return MinibatchResult(
+        gradient=job.output / "gradient.npy",
+        head=job.output / "head.safetensors",
+        optimizer=job.output / "optimizer.safetensors",
+        loss_sum=loss_sum,
+        weight_sum=weight_sum,
+        n_labels=n_labels,
+        usage=meter.usage(),
+    )
+
+
+def _centralised(job: Centralised, *, place: Place) -> CentralisedResult:
     meter = Meter()
     if len(job.head_seeds) != len(job.datasets):
         raise UpdateMismatch(
@@ -151,13 +192,13 @@ def _centralised(job: Centralised) -> CentralisedResult:
         settings=job.settings,
         generator=generator,
         loss_scale=loss_scale(dataset, rows, settings=job.settings),
+        place=place,
     )
     history: list[Epoch] = []
     best, best_value = 0, -np.inf
     order = batches(rows, job.settings, generator)
     for number in range(1, job.max_epochs + 1):
-        decays = (number - 1) // job.decay_epochs
-        learner.set_learning_rate(job.settings.learning_rate * job.learning_rate_decay**decays)
+        learner.set_learning_rate(_learning_rate(job, number))
         totals = np.zeros(3)
         for _, batch in zip(range(steps_per_epoch(len(rows), job.settings)), order, strict=False):
             totals += learner.step(batch)
@@ -166,8 +207,7 @@ def _centralised(job: Centralised) -> CentralisedResult:
             job, dataset, learner, trunk=trunk, number=number, training_loss=totals[0] / totals[1]
         )
         history.append(epoch)
-        quality = selection_value(epoch.validation.model_dump(), job.modality)
-        value = -epoch.training_loss if quality is None else quality  # if nothing counts, the training fit
+        value = _selection_value(job, epoch)
         if value > best_value:
             best, best_value = number, value
             write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
@@ -183,7 +223,7 @@ def _centralised(job: Centralised) -> CentralisedResult:
     )
 
 
-def _score(job: Score) -> ScoreResult:
+def _score(job: Score, *, place: Place) -> ScoreResult:
     meter = Meter()
     dataset = PreparedDataset.open(job.dataset, modality=job.modality)
     shared = read_parameters(job.trunk)
@@ -192,16 +232,26 @@ def _score(job: Score) -> ScoreResult:
     rows, places = dataset.training_rows(TRAINING_FOLDS), read_places(job.places)
     head = last_or_first_head(job, dataset, rows, hidden=len(trunk["embedding.bias"]), places=places)
     head = with_catalogue(head, catalogue, places)
-    predictions = predict_all(dataset, job.folds, trunk=trunk, head=head)
+    predictions = predict_all(dataset, job.folds, trunk=trunk, head=head, place=place)
     return _scored(job, dataset, predictions, job.output, meter=meter)
 
 
-def _score_baseline(job: ScoreBaseline) -> ScoreResult:
-    from tasks.local_training.baseline import best_baseline
+def _learning_rate(job: Centralised, epoch: int) -> float:
+    return float(job.settings.learning_rate * job.learning_rate_decay ** ((epoch - 1) // job.decay_epochs))
 
+
+def _selection_value(job: Centralised, epoch: Epoch) -> float:
+    """What the best epoch maximises; without counted endpoints the training fit, without a held-out fold the number."""
+    if not job.validation_folds:
+        return float(epoch.epoch)
+    quality = selection_value(epoch.validation.model_dump(), job.modality)
+    return -epoch.training_loss if quality is None else quality
+
+
+def _score_baseline(job: ScoreBaseline) -> ScoreResult:
     meter = Meter()
     dataset = PreparedDataset.open(job.dataset)
-    found = best_baseline(
+    found = FITS[job.baseline](
         dataset,
         job.training_folds,
         validation_folds=job.validation_folds,

@@ -4,7 +4,7 @@ Why: a fresh interpreter pays two CPU seconds and 220 MB for torch; a fork pays 
 pages. A child can be killed for real, which a thread cannot. Runs: on the partner, as
 ``python -m tasks.local_training.worker PARENT_PID``. Source: own; prctl(2), fork(2), pidfd_open(2).
 
-One JSON line per request on standard input: ``{"id", "job", "memory_limit_bytes"}`` or ``{"kill": id}``; one per
+One JSON line per request on standard input: ``{"id", "job", "machine", "memory_limit_bytes"}`` or ``{"kill": id}``; one per
 event on standard output: ``{"id", "result"}`` or ``{"id", "failed"}``. End of input ends all children.
 No thread runs here, so fork is safe; standard input is read unbuffered, so no request hides from ``select``.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd  # noqa: F401 - pyarrow imports it on first use, which no child should pay
 
 from data_contracts.errors import MotetError
-from tasks.local_training.jobs import JOB, RESULT
+from tasks.local_training.jobs import JOB, RESULT, Machine
 from tasks.local_training.training import train
 
 PR_SET_PDEATHSIG = 1
@@ -116,7 +116,7 @@ def _run_child(request: dict[str, Any], answer_out: int, *, parent_pid: int) -> 
         _die_with_parent(parent_pid)
         _silence()
         _limit_memory(request.get("memory_limit_bytes"))
-        answer = json.dumps(_answer(request["job"])).encode()
+        answer = json.dumps(_answer(request["job"], request["machine"])).encode()
         while answer:
             answer = answer[os.write(answer_out, answer) :]
         code = 0
@@ -124,10 +124,11 @@ def _run_child(request: dict[str, Any], answer_out: int, *, parent_pid: int) -> 
         os._exit(code)
 
 
-def _answer(job: Any) -> dict[str, Any]:
+def _answer(job: Any, machine: Any) -> dict[str, Any]:
     """Do a job; a failure says what kind and where, never what the data was."""
     try:
-        return {"result": RESULT.dump_python(train(JOB.validate_python(job)), mode="json")}
+        found = train(JOB.validate_python(job), machine=Machine.model_validate(machine))
+        return {"result": RESULT.dump_python(found, mode="json")}
     except MotetError as error:
         return {"failed": {"type": type(error).__name__, "message": str(error)}}
     except MemoryError:

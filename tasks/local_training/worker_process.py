@@ -23,6 +23,9 @@ from tasks.local_training.jobs import (
     CentralisedResult,
     LocalSteps,
     LocalStepsResult,
+    Machine,
+    MinibatchGradient,
+    MinibatchResult,
     Score,
     ScoreBaseline,
     ScoreResult,
@@ -32,6 +35,7 @@ from tasks.local_training.jobs import (
 
 MAX_ANSWER_BYTES = 16 * 2**20
 GRACE_SECONDS = 5.0
+ANY = Machine()
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -49,10 +53,13 @@ class TrainingProcess:
     Several jobs may run at a time; how many is the caller's business.
 
     Args:
-        memory_limit_bytes: Address space of a child beyond the template's; None sets no limit.
+        machine: What the children compute on.
+        memory_limit_bytes: Address space of a child beyond the template's; None sets no limit. Not for CUDA, which
+            reserves far more addresses than memory.
     """
 
-    def __init__(self, *, memory_limit_bytes: int | None = None) -> None:
+    def __init__(self, *, machine: Machine = ANY, memory_limit_bytes: int | None = None) -> None:
+        self._machine = machine
         self._memory_limit_bytes = memory_limit_bytes
         self._ids = itertools.count()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -95,6 +102,8 @@ class TrainingProcess:
     @overload
     async def run(self, job: Centralised | Adapt, *, timeout_seconds: float) -> CentralisedResult: ...
     @overload
+    async def run(self, job: MinibatchGradient, *, timeout_seconds: float) -> MinibatchResult: ...
+    @overload
     async def run(self, job: Score | ScoreBaseline, *, timeout_seconds: float) -> ScoreResult: ...
     async def run(self, job: TrainingJob, *, timeout_seconds: float) -> TrainingResult:
         """Do one job in a child process.
@@ -115,6 +124,7 @@ class TrainingProcess:
             {
                 "id": job_id,
                 "job": job.model_dump(mode="json"),
+                "machine": self._machine.model_dump(),
                 "memory_limit_bytes": self._memory_limit_bytes,
             },
         )

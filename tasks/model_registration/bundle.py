@@ -33,6 +33,7 @@ from tasks.local_training.regression_heads import in_assay_units
 from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
 from tasks.model_registration import molecules, scoring
 from tasks.model_registration.recipe import ModelRecipe, RecipeCard
+from tasks.studies.phases import Phase
 
 Sha256 = str
 DEFAULT_RECIPE = ModelRecipe()
@@ -88,6 +89,8 @@ class ModelCard(BaseModel):
     data: DataOrigin
     validation: Validation | None
     conformal_levels: tuple[float, ...] = ()
+    phase: Phase = "standard"
+    reliability_from: str | None = Field(default=None, max_length=200)
     sha256: dict[str, Sha256]
 
     @property
@@ -128,6 +131,8 @@ def write_bundle(
     validation: Validation | None,
     reliability: Mapping[str, FloatArray] | None = None,
     recipe: ModelRecipe = DEFAULT_RECIPE,
+    phase: Phase = "standard",
+    reliability_from: str | None = None,
 ) -> ModelCard:
     """Write a model's directory; the same arguments give the same bytes.
 
@@ -143,6 +148,8 @@ def write_bundle(
         reliability: What says how far predictions can be believed, from ``reliability.reliability_of``; None for a
             trunk, or if the model was not calibrated.
         recipe: How the training structures were prepared; by default the profile ``simple``.
+        phase: Which folds it was trained on.
+        reliability_from: In words, which model's scores of which fold the reliability was learnt on.
 
     Returns:
         The card.
@@ -191,6 +198,8 @@ def write_bundle(
         data=data,
         validation=validation,
         conformal_levels=LEVELS if reliability is not None else (),
+        phase=phase,
+        reliability_from=reliability_from if reliability is not None else None,
         sha256={name: sha256_of(directory / name) for name in (scoring.WEIGHTS, *scoring.SOURCES)},
     )
     replace_whole(directory / scoring.CARD, [canonical_bytes(card.model_dump(mode="json"))])

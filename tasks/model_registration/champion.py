@@ -7,6 +7,10 @@ trunk, on a partner for its own model. Source: own; aliases replace MLflow's sta
 from dataclasses import dataclass
 
 from tasks.model_registration.bundle import DataOrigin, Validation
+from tasks.studies.phases import Phase
+
+NEVER_SERVE = frozenset({"tune", "report"})
+"""Phases whose models exist to be measured."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,7 @@ class Candidate:
 
     data: DataOrigin
     validation: Validation | None
+    phase: Phase = "standard"
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,31 @@ def decide(new: Candidate, champion: Candidate | None, *, allow_synthetic_champi
     Returns:
         Promoted if the version may serve at all, and there is no champion or its validation metric is not worse.
     """
-    if new.data.control is not None:
-        return Decision(False, f"a control ({new.data.control}) never serves")
-    if new.data.synthetic and not allow_synthetic_champion:
-        return Decision(False, "trained on simulated assays: champion in a demonstration registry only")
+    bar = _bar(new, allow_synthetic_champion=allow_synthetic_champion)
+    if bar is not None:
+        return Decision(False, bar)
     if champion is None:
         return Decision(True, "there was no champion")
     if new.data.synthetic and not champion.data.synthetic:
         return Decision(False, "a model of simulated assays never replaces one of real data")
     if champion.data.synthetic and not new.data.synthetic:
         return Decision(True, "real data replaces simulated assays")
+    if (new.phase == "final") != (champion.phase == "final"):
+        return Decision(
+            new.phase == "final", "a production model, trained on all folds, goes before one that was not"
+        )
     return _compare(new.validation, champion.validation)
+
+
+def _bar(new: Candidate, *, allow_synthetic_champion: bool) -> str | None:
+    """Why a version may not serve at all; None if it may."""
+    if new.data.control is not None:
+        return f"a control ({new.data.control}) never serves"
+    if new.data.synthetic and not allow_synthetic_champion:
+        return "trained on simulated assays: champion in a demonstration registry only"
+    if new.phase in NEVER_SERVE:
+        return f"phase '{new.phase}': its final model serves"
+    return None
 
 
 def _compare(new: Validation | None, old: Validation | None) -> Decision:

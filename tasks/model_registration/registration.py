@@ -30,6 +30,11 @@ SYNTHETIC_BANNER = (
     "consortium works and must not be used for any decision."
 )
 REQUIREMENTS = ("numpy", "pandas", "rdkit", "safetensors")
+PHASES = {
+    "tune": "trained on folds 1 to 3, chosen on fold 4.",
+    "report": "trained on folds 1 to 4, measured on fold 0; its final model serves.",
+    "final": "trained on all folds, for use; its figure is that of its report.",
+}
 EXAMPLE_SMILES = "CC(=O)Oc1ccccc1C(=O)O"  # aspirin
 
 
@@ -161,6 +166,7 @@ def _tags(card: ModelCard) -> dict[str, str]:
     return {
         "motet.run_id": card.run_id,
         "motet.kind": card.kind,
+        "motet.phase": card.phase,
         "motet.weights_sha256": card.weights_sha256,
         "motet.card_sha256": digest_of(card.model_dump(mode="json")),
         "motet.card_validation": "" if card.validation is None else card.validation.model_dump_json(),
@@ -176,6 +182,10 @@ def _description(card: ModelCard) -> str:
     lines.append(
         f"Run {card.run_id}; {len(card.endpoints) + len(card.regression_endpoints)} endpoints, {card.hidden} hidden units."
     )
+    if card.phase != "standard":
+        lines.append(f"Phase {card.phase}: {PHASES[card.phase]}")
+    if card.reliability_from:
+        lines.append(f"Reliability was learnt on {card.reliability_from}.")
     return "\n\n".join(lines)
 
 
@@ -263,7 +273,7 @@ def _point_aliases(
     if aliases.get(CHAMPION) == version.version:
         return Decision(True, "it is champion already")
     decision = decide(
-        Candidate(card.data, card.validation),
+        Candidate(card.data, card.validation, card.phase),
         _champion(run, name=name, number=aliases.get(CHAMPION)),
         allow_synthetic_champion=allow_synthetic_champion,
     )
@@ -277,7 +287,7 @@ def _champion(run: TrackedRun, *, name: str, number: str | None) -> Candidate | 
         return None
     champion = run.store.client.get_model_version(name, str(number))
     held = read_card(Path(champion.source) / "artifacts" / "bundle")
-    return Candidate(held.data, held.validation)
+    return Candidate(held.data, held.validation, held.phase)
 
 
 def _describe(run: TrackedRun, *, name: str, number: int, reason: str) -> RegisteredVersion:

@@ -31,12 +31,16 @@ class CalibrationInputs:
     """Where to learn reliability from.
 
     Attributes:
-        scores: The model's scores of the validation fold, ``scores.arrow``; of numbers, ``regression_scores.arrow``
-            beside it.
+        scores: Scores of a fold that the scoring model was not trained on, ``scores.arrow``; of numbers,
+            ``regression_scores.arrow`` beside it.
         prepared: The partner's prepared data.
         modality: Which endpoints the model has.
         head: Its head, which knows the deviation of its regression endpoints; not read without any.
         n_bits: Length of its fingerprints.
+        scored_folds: That fold.
+        scorer_folds: What the scoring model was trained on.
+        model_folds: What the model that will carry the reliability was trained on: the same, or more.
+        described: All this in words, for the model's card.
     """
 
     scores: Path
@@ -44,10 +48,14 @@ class CalibrationInputs:
     modality: Modality = "classification"
     head: Path | None = None
     n_bits: int = N_BITS
+    scored_folds: tuple[int, ...] = VALIDATION_FOLDS
+    scorer_folds: tuple[int, ...] = TRAINING_FOLDS
+    model_folds: tuple[int, ...] = TRAINING_FOLDS
+    described: str = "the validation fold, by this model"
 
 
 def reliability_of(inputs: CalibrationInputs) -> Parameters:
-    """Calibrate a model on its scores of the validation fold.
+    """Calibrate a model on scores of a fold that was held out.
 
     Returns:
         The arrays of ``bundle.reliability_layout``, float32.
@@ -60,8 +68,9 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
     logit = logits_of_probabilities(scores.probability)
     calibration = fit_calibration(scores.endpoint, scores.label, logit, n_endpoints=n_classes)
     thresholds = fit_conformal(scores.endpoint, scores.label, logit, n_endpoints=n_classes)
-    known = known_bits(dataset, n_bits=inputs.n_bits)
-    shares = known_shares(dataset, known, rows=dataset.rows(VALIDATION_FOLDS))
+    known = known_bits(dataset, inputs.model_folds, n_bits=inputs.n_bits)
+    yardstick = known_bits(dataset, inputs.scorer_folds, n_bits=inputs.n_bits)
+    shares = known_shares(dataset, yardstick, rows=dataset.rows(inputs.scored_folds))
     arrays = _intervals(inputs, dataset) | {
         "calibration.slope": calibration.slope,
         "calibration.offset": calibration.offset,
@@ -89,10 +98,12 @@ def _intervals(inputs: CalibrationInputs, dataset: PreparedDataset) -> dict[str,
     return {"interval.half_width": fit_half_widths(scores, deviation=deviation)}
 
 
-def known_bits(dataset: PreparedDataset, *, n_bits: int = N_BITS) -> npt.NDArray[np.bool_]:
+def known_bits(
+    dataset: PreparedDataset, folds: tuple[int, ...] = TRAINING_FOLDS, *, n_bits: int = N_BITS
+) -> npt.NDArray[np.bool_]:
     """Fingerprint bits that a training molecule sets, shape ``(n_bits,)``."""
     known = np.zeros(n_bits, dtype=bool)
-    known[dataset.used_bits(dataset.training_rows(TRAINING_FOLDS))] = True
+    known[dataset.used_bits(dataset.training_rows(folds))] = True
     return known
 
 

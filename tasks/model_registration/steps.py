@@ -18,6 +18,7 @@ from tasks.model_registration.bundle import DataOrigin, Validation, read_parts, 
 from tasks.model_registration.recipe import ModelRecipe
 from tasks.model_registration.registration import RegisteredVersion, register
 from tasks.model_registration.reliability import CalibrationInputs, reliability_of
+from tasks.studies.phases import Phase
 from tasks.tracking.runs import TrackedRun
 
 
@@ -44,6 +45,7 @@ async def model_registration(
     bundle: Path,
     rules: StructureRules,
     secret: Path | None = None,
+    phase: Phase = "standard",
     calibrated_on: CalibrationInputs | None = None,
 ) -> RegisteredVersion:
     """Bundle the trunk of a shared model (and a partner's full head), register it, and point the aliases.
@@ -53,9 +55,10 @@ async def model_registration(
     del who
     recipe = ModelRecipe.of(rules, secret=secret_file(secret) if secret else None)
     arrays, full = read_parts(trunk, head, places)
-    write = partial(write_bundle, bundle, run_id=run_id, data=data, validation=validation)
-    names = {"endpoints": endpoints, "regression_endpoints": regression_endpoints}
     known = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
+    told = partial(write_bundle, bundle, run_id=run_id, data=data, phase=phase)
+    write = partial(told, validation=validation, reliability_from=getattr(calibrated_on, "described", None))
+    names = {"endpoints": endpoints, "regression_endpoints": regression_endpoints}
     await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known, recipe=recipe, **names)
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic

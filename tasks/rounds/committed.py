@@ -82,11 +82,17 @@ def summed_before(board: Board, plan: RoundPlan) -> list[tuple[str, ...]]:
             other = plan_at(board, round_number, attempt)
             if other is None:
                 break
-            if other != plan and query_digest(other) == query_digest(plan):
+            if other != plan and _may_ask_the_same(other, plan) and query_digest(other) == query_digest(plan):
                 closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=other)
                 if closed is not None:
                     cohorts.append(named_senders(closed, allowed=other.cohort, threshold=other.threshold))
     return cohorts
+
+
+def _may_ask_the_same(one: RoundPlan, other: RoundPlan) -> bool:
+    """Whether two plans can have one query digest; cheap, because a long run compares all its rounds."""
+    models = (one.model_in, other.model_in)
+    return one.study == other.study and len({model.sha256 if model else "" for model in models}) == 1
 
 
 def plan_at(board: Board, round_number: int, attempt: int) -> RoundPlan | None:
@@ -95,6 +101,8 @@ def plan_at(board: Board, round_number: int, attempt: int) -> RoundPlan | None:
     Raises:
         ProtocolError: If it is malformed, or is not what its signed head says.
     """
+    if (round_number, attempt) in board.plans:
+        return board.plans[round_number, attempt]
     coordinator = board.roster.coordinator
     slot = Slot(board.run_id, round_number, attempt, Kind.PLAN, coordinator)
     message = board.read_slot(slot, plan_digest=None)
@@ -117,4 +125,5 @@ def plan_at(board: Board, round_number: int, attempt: int) -> RoundPlan | None:
         raise ProtocolError(
             f"plan of '{coordinator}' for round {round_number} is for another run, round, attempt or roster"
         )
+    board.plans[round_number, attempt] = plan
     return plan

@@ -17,7 +17,7 @@ from data_contracts.errors import AgreementViolation, ProtocolError, SettingsErr
 from data_contracts.plan import RoundPlan
 from tasks.exchange.board import Board, Message
 from tasks.rounds.committed import latest_plan, named_before, named_senders, summed_before
-from tasks.rounds.patience import Patience
+from tasks.rounds.patience import Patience, beside
 from tasks.rounds.retention import discard_old_vectors
 from tasks.rounds.study import CoordinatorInputs, Study, combine
 from tasks.secure_aggregation import coordinator as secure_sum
@@ -140,13 +140,14 @@ class RoundConductor:
         """Collect one message per candidate and commit to whom is counted."""
         candidates = tuple(candidates)
         coordinator = self.board.roster.coordinator
-        committed = self.board.read(closing, coordinator, plan=self.plan)
+        committed = await beside(lambda: self.board.read(closing, coordinator, plan=self.plan))
         if committed is None:
             arrived = await self._gather(kind, candidates, check=check, enough=_all_of(candidates))
             self._demand(arrived, kind)
             if closing is Kind.SURVIVORS:
                 self._demand_no_difference(arrived)
-            self.board.post_json(closing, {"senders": sorted(arrived)}, plan=self.plan)
+            closed = {"senders": sorted(arrived)}
+            await beside(lambda: self.board.post_json(closing, closed, plan=self.plan))
             return dict(sorted(arrived.items()))
         counted = named_senders(committed, allowed=candidates, threshold=self.plan.threshold)
         arrived = await self._gather(kind, counted, check=check, enough=_all_of(counted))
@@ -253,5 +254,5 @@ async def conduct(
         outcome = await asyncio.to_thread(combine, plan, total, study=study, inputs=inputs)
     else:
         outcome = total
-    conductor.announce(outcome)
+    await beside(lambda: conductor.announce(outcome))
     return outcome

@@ -21,7 +21,7 @@ from data_contracts.references import BlobReference
 from tasks.exchange.board import Board, Message
 from tasks.rounds.attempts import AttemptVault
 from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
-from tasks.rounds.patience import Patience
+from tasks.rounds.patience import Patience, beside
 from tasks.rounds.study import Contribution, read_contribution
 from tasks.secure_aggregation import partner as secure_sum
 from tasks.secure_aggregation.blinding import open_blinded
@@ -161,13 +161,13 @@ class Contributor:
         advertised, advert = secure_sum.begin(
             plan, me=me, root=root, signer=identity.sign, identities=self.board.roster.partner_keys
         )
-        self._post(plan, Kind.ADVERT, [memoryview(advert)])
+        await self._post(plan, Kind.ADVERT, [memoryview(advert)])
 
         adverts = await self._closed(plan, Kind.ADVERTS_CLOSED, Kind.ADVERT, allowed=plan.cohort)
         if me not in adverts:
             return
         shared, shares = self._share(plan, advertised, adverts)
-        self._post(plan, Kind.SHARES, [memoryview(shares)])
+        await self._post(plan, Kind.SHARES, [memoryview(shares)])
 
         shares_in = await self._closed(plan, Kind.SHARES_CLOSED, Kind.SHARES, allowed=tuple(adverts))
         if me not in shares_in:
@@ -183,7 +183,7 @@ class Contributor:
         self.vault.pin(
             plan, "vector", hashlib.sha256(vector[0]).digest()
         )  # the header holds the body's digest
-        self._post(plan, Kind.MASKED, vector)
+        await self._post(plan, Kind.MASKED, vector)
 
         survivors = named_senders(
             await self._wait(plan, Kind.SURVIVORS), allowed=tuple(shares_in), threshold=plan.threshold
@@ -195,13 +195,13 @@ class Contributor:
         # From here on others can open the sum without this partner.
         self.vault.releases.record(plan, survivors)
         confirmed, confirmation = masked.confirm(survivors)
-        self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
+        await self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
 
         confirmations = await self._closed(
             plan, Kind.CONFIRMATIONS_CLOSED, Kind.CONFIRMATION, allowed=survivors
         )
         _, unmasking = confirmed.unmask(confirmations)
-        self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
+        await self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
 
     def _share(
         self, plan: RoundPlan, advertised: secure_sum.Advertised, adverts: dict[str, bytes]
@@ -223,8 +223,8 @@ class Contributor:
         if survivors := self._survivors(plan):
             self.vault.releases.record(plan, survivors)
 
-    def _post(self, plan: RoundPlan, kind: Kind, chunks: list[memoryview]) -> None:
-        self.board.post(kind, chunks, contract=f"{kind.value}@1", plan=plan)
+    async def _post(self, plan: RoundPlan, kind: Kind, chunks: list[memoryview]) -> None:
+        await beside(lambda: self.board.post(kind, chunks, contract=f"{kind.value}@1", plan=plan))
 
     async def _closed(
         self, plan: RoundPlan, closing: Kind, kind: Kind, *, allowed: tuple[str, ...]

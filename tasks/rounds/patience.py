@@ -1,15 +1,27 @@
 """Waiting for messages: how often to look, and how long.
 
-Why: the mailbox is passive, so every party polls; one place decides the pace. Runs: on every site.
-Source: own.
+Why: the mailbox is passive, so every party polls; one place decides the pace, and looks beside the event loop,
+because a mailbox out of reach answers after minutes. Runs: on every site. Source: own.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+MAILBOX_THREADS = 4  # each keeps a connection of its own, and a mailbox takes few from each party
+_POOL = ThreadPoolExecutor(MAILBOX_THREADS, thread_name_prefix="mailbox")
+
 Found = TypeVar("Found")
+Answer = TypeVar("Answer")
+
+
+async def beside(ask: Callable[[], Answer]) -> Answer:
+    """Ask the mailbox in one of its few threads, so that the event loop goes on; logs keep their context."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_POOL, lambda: context.run(ask))
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Patience:
     last_look_seconds: float = 0.2
 
     async def until(self, look: Callable[[], Found | None]) -> Found | None:
-        """Call ``look`` until it finds something.
+        """Call ``look``, beside the event loop, until it finds something.
 
         Returns:
             What it found, or None if the deadline passed first.
@@ -35,7 +47,7 @@ class Patience:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.deadline_seconds
         pause = self.first_look_seconds
-        while (found := look()) is None:
+        while (found := await beside(look)) is None:
             if loop.time() >= deadline:
                 return None
             await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))

@@ -31,14 +31,14 @@ def discard_old_vectors(board: Board, plan: RoundPlan, *, budget_bytes: int = VE
         vectors = [vector for other in _plans(board, round_number) for vector in _vectors(board, other)]
         kept += sum(vector.bytes for vector in vectors)
         if kept > budget_bytes:
-            there = [vector for vector in vectors if vector in board.mailbox.blobs]
+            there = [vector for vector in vectors if vector in board.mailbox.bodies]
             if not there:
                 break  # older ones went before
             beyond += there
     for vector in reversed(
         beyond
     ):  # oldest first, so that a crash leaves none behind the one that stops the search
-        board.mailbox.blobs.discard(vector)
+        board.mailbox.bodies.discard(vector)
 
 
 def _plans(board: Board, round_number: int) -> Iterator[RoundPlan]:

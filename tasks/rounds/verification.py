@@ -73,6 +73,7 @@ def read_round(board: Board, round_number: int) -> FinishedRound:
             f"run '{board.run_id}' has no finished round {round_number}",
             advice="see `motet runs` for the run's name, and count its rounds from 0",
         )
+    _demand_kept(board, plan)
     counted: dict[Kind, dict[str, memoryview]] = {}
     allowed: tuple[str, ...] = plan.cohort
     for kind, closing in CLOSED_BY.items():
@@ -106,8 +107,6 @@ def _counted(
         )
     bodies = {}
     for sender in named_senders(closed, allowed=allowed, threshold=plan.threshold):
-        if kind is Kind.MASKED:
-            _demand_kept(board, plan, sender)
         message = board.read(kind, sender, plan=plan)
         if message is None:
             raise ProtocolError(
@@ -117,9 +116,15 @@ def _counted(
     return bodies
 
 
-def _demand_kept(board: Board, plan: RoundPlan, sender: str) -> None:
-    vector = vector_reference(board, plan, sender)
-    if vector is not None and vector not in board.mailbox.blobs:
+def _demand_kept(board: Board, plan: RoundPlan) -> None:
+    """First of all: where the vectors went, shares of masks may have gone with them."""
+    closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=plan)
+    if closed is None:
+        return
+    for sender in named_senders(closed, allowed=plan.cohort, threshold=plan.threshold):
+        vector = vector_reference(board, plan, sender)
+        if vector is None or vector in board.mailbox.bodies:
+            continue
         raise SettingsError(
             f"the masked vector of '{sender}' in round {plan.round} is no longer in the mailbox, which keeps those of the "
             f"newest rounds only; its signed digest stays",

@@ -1,13 +1,13 @@
-"""Split one table of activities into companies that share endpoints but no compound.
+"""Split one table of activities into companies: they share assays but no compound, or compounds but no assay.
 
-Why: a federation is tried before anyone signs anything; the split has what real consortia have: overlapping
-assays, disjoint compounds, different chemical taste. Runs: anywhere, on one machine.
+Why: a federation is tried before anyone signs anything; the first has what real consortia have: overlapping assays,
+disjoint compounds, different chemical taste. The second shows where joining gives nothing. Runs: anywhere, on one machine.
 Source: own, after the published MELLODDY setting (Heyndrickx et al. 2023); Dirichlet taste as in Hsu et al. 2019.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,15 @@ FEWEST_VALUES = 100  # below this a company can train nothing
 TINY_TASTE = 1e-12  # a Dirichlet draw may be exactly zero for every company that may own a compound
 
 
+Scenario = Literal["shared-assays", "disjoint-assays"]
+
+
 class SplitSettings(BaseModel):
     """How alike the companies are; part of a dataset's identity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    scenario: Scenario = "shared-assays"
     partners: int = Field(default=4, ge=2, le=MAX_COMPANIES)
     share_everywhere: float = Field(default=0.4, ge=0, le=1)
     share_half: float = Field(default=0.4, ge=0, le=1)
@@ -38,14 +42,18 @@ class SplitSettings(BaseModel):
     smallest_share: float = Field(default=0.5, ge=0, le=1)
 
 
-def split_among(partners: int, *, base: SplitSettings | None = None) -> SplitSettings:
-    """Settings for so many companies, otherwise as ``base``.
+def split_among(
+    partners: int, *, base: SplitSettings | None = None, scenario: Scenario = "shared-assays"
+) -> SplitSettings:
+    """Settings for so many companies in a scenario, otherwise as ``base``.
 
     Raises:
         SettingsError: If the number is out of range.
     """
     try:
-        return SplitSettings.model_validate((base or SplitSettings()).model_dump() | {"partners": partners})
+        return SplitSettings.model_validate(
+            (base or SplitSettings()).model_dump() | {"partners": partners, "scenario": scenario}
+        )
     except ValidationError:
         raise SettingsError(
             f"a table cannot be split among {partners} companies; expected 2 to {MAX_COMPANIES}",
@@ -90,7 +98,8 @@ def split_into_companies(
 ) -> tuple[Company, ...]:
     """Deal assays and compounds out.
 
-    Of the assays, ``share_everywhere`` run at every company, ``share_half`` at a random half, the others at one.
+    With disjoint assays every assay runs at one company, in turn, and a company holds all compounds that its assays have
+    a value of, whoever else holds them. With shared assays, of these, ``share_everywhere`` run at every company, ``share_half`` at a random half, the others at one.
     Every generic-scaffold cluster has a Dirichlet taste over the companies; its structures follow it, restricted to
     companies that run one of their assays. Structures that share a skeleton stay together. A value exists at a
     company if it owns the compound and runs the assay; the other values are dropped, as are the structures and
@@ -111,8 +120,11 @@ def split_into_companies(
     structure_of = _positions(source.activities["compound_id"], source.structures["compound_id"])
     assay_of = _positions(source.activities["assay_id"], source.assays["assay_id"])
     runs = _assays_run(source.assays.num_rows, settings=settings, rng=rng)
-    owner = _owners(structure_of, runs[assay_of], groups=source.groups, settings=settings, rng=rng)
-    value_owner = owner[source.groups.skeleton][structure_of]
+    if settings.scenario == "disjoint-assays":
+        value_owner = runs.argmax(axis=1)[assay_of]
+    else:
+        owner = _owners(structure_of, runs[assay_of], groups=source.groups, settings=settings, rng=rng)
+        value_owner = owner[source.groups.skeleton][structure_of]
     kept = runs[assay_of, value_owner]
     _refuse_if_starved(np.bincount(value_owner[kept], minlength=len(names)), names)
     companies = []
@@ -145,8 +157,9 @@ def _assays_run(n_assays: int, *, settings: SplitSettings, rng: np.random.Genera
     """Who runs which assay, shape ``(n_assays, n_partners)``; every assay runs somewhere."""
     partners = settings.partners
     order = rng.permutation(n_assays)
-    everywhere = round(settings.share_everywhere * n_assays)
-    half = everywhere + round(settings.share_half * n_assays)
+    common = settings.scenario == "shared-assays"
+    everywhere = round(settings.share_everywhere * n_assays) if common else 0
+    half = everywhere + round(settings.share_half * n_assays) if common else 0
     reach = np.where(np.arange(n_assays) < half, max(partners // 2, 1), 1)
     reach[:everywhere] = partners
     rank = rng.permuted(np.tile(np.arange(partners), (n_assays, 1)), axis=1)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from data_contracts.canonical_json import digest_of
 from data_contracts.catalogue import MOLAR_UNITS, THRESHOLDS
 from data_contracts.errors import SettingsError
-from tasks.simulation.companies import SourceTables, split_among
+from tasks.simulation.companies import Scenario, SourceTables, split_among
 from tasks.simulation.datasets import (
     DIGEST_CHARACTERS,
     DatasetCard,
@@ -41,6 +41,7 @@ def import_wide_table(
     *,
     directory: Path,
     partners: int = 4,
+    scenario: Scenario = "shared-assays",
     seed: int = 0,
     name: str | None = None,
     unit: str = "p",
@@ -56,6 +57,7 @@ def import_wide_table(
         path: CSV, gzip-compressed CSV or Parquet; see :func:`tasks.simulation.wide_tables.read_wide_table`.
         directory: Where datasets lie.
         partners: Number of simulated companies.
+        scenario: Whether they share assays and no compound, or compounds and no assay.
         seed: Public seed of the split.
         name: Name of the dataset; by default from the file, the settings and the content.
         unit: Unit of the numbers: ``p`` (already -log10(M)), or M, mM, uM, nM, pM. Columns of zeros and ones are
@@ -72,7 +74,7 @@ def import_wide_table(
     Raises:
         SettingsError: If the file is no wide table, its numbers do not fit the unit, or it is too small.
     """
-    split = split_among(partners)
+    split = split_among(partners, scenario=scenario)
     if unit not in ("p", *MOLAR_UNITS):
         raise SettingsError(f"there is no unit '{unit}'; expected p or one of {', '.join(MOLAR_UNITS)}")
     digest = _recipe(

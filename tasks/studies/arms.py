@@ -7,12 +7,35 @@ only itself. Runs: on the partner, or on one machine for the pooled arm. Source:
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from data_contracts.canonical_json import canonical_bytes
+from tasks.evaluation.metrics import selection_value
 from tasks.exchange.durable_files import replace_whole
-from tasks.local_training.jobs import Adapt, Centralised, CentralisedResult
+from tasks.local_training.jobs import Adapt, Centralised, CentralisedResult, TrainingSettings
 from tasks.studies.qsar_training import RunJob
 
 COMPLETE = "complete.json"
+
+
+class TrainedArm(BaseModel):
+    """How an arm was trained, for its owner's eyes.
+
+    Attributes:
+        best_epoch: The epoch whose parameters were kept.
+        auprc: Its mean validation AUPRC, or what chooses where numbers are learnt; None if nothing counted, or no fold was held out.
+        settings: What it was trained with.
+        learning_rate_decay: Factor on the learning rate.
+        decay_epochs: Epochs at one rate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    best_epoch: int
+    auprc: float | None
+    settings: TrainingSettings
+    learning_rate_decay: float
+    decay_epochs: int
 
 
 async def train_once(
@@ -30,6 +53,26 @@ async def train_once(
         The name.
     """
     if not (output / COMPLETE).exists():
-        result: CentralisedResult = await run_job(make_job())
-        replace_whole(output / COMPLETE, [canonical_bytes({"best_epoch": result.best_epoch})])
+        job = make_job()
+        result: CentralisedResult = await run_job(job)
+        figures = {
+            epoch.epoch: selection_value(epoch.validation.model_dump(), job.modality)
+            for epoch in result.history
+        }
+        record = TrainedArm(
+            best_epoch=result.best_epoch,
+            auprc=figures.get(result.best_epoch),
+            settings=job.settings,
+            learning_rate_decay=job.learning_rate_decay,
+            decay_epochs=job.decay_epochs,
+        )
+        replace_whole(output / COMPLETE, [canonical_bytes(record.model_dump(mode="json"))])
     return what
+
+
+def trained_arm(output: Path) -> TrainedArm | None:
+    """How an arm was trained that lies complete in a directory; None if none does."""
+    try:
+        return TrainedArm.model_validate_json((output / COMPLETE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -5,50 +5,53 @@ Runs: ``compute`` on the partner, ``combine`` on the coordinator. Source: own; a
 single- against multi-partner evaluation (Heyndrickx et al. 2023).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import AgreementViolation
 from data_contracts.plan import Lane, Modality, RoundPlan
+from tasks.evaluation.comparison import SHARES, shares
 from tasks.evaluation.metric_tables import counted_values
 from tasks.evaluation.metrics import METRICS_OF, PERFECT
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
 from tasks.evaluation.uplift import riptop
 from tasks.exchange.blob_store import BlobStore
-from tasks.local_training.jobs import Score, ScoreBaseline, ScoreResult
+from tasks.local_training.jobs import BaselineName, Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
+from tasks.studies.phases import MEASURED, Phase, Split
 from tasks.studies.qsar_training import COUNT_BITS, RunJob
+from tasks.studies.training_parameters import MAX_ROUNDS
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
 FOLDS = {"validation": 4, "test": 0}
 ADAPTED = "adapted"
 """The arm with a trunk of the partner's own beside the shared one; only its partner sees it."""
-BASELINE = "baseline"
-"""The arm that only its partner sees: what it would get without any network."""
 
 
 class EvaluationParameters(BaseModel):
     """What a plan may ask to be measured.
 
     Attributes:
+        modality: Which endpoints are measured.
         split: Which fold is scored.
         after_round: The trunk is scored with the head that each partner had after this round.
+        phase: Of the run: which folds may be measured at all.
         arms: How many of ``ARMS`` are scored, from the first: 1, 2, or 3 where a pooled model exists.
-        modality: Which endpoints are measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    split: Literal["validation", "test"]
-    after_round: int = Field(ge=1, le=1000)
+    split: Split
+    after_round: int = Field(ge=1, le=MAX_ROUNDS)
+    phase: Phase = "standard"
     arms: int = Field(ge=1, le=len(ARMS))
     modality: Modality = "classification"
 
@@ -63,9 +66,10 @@ class EvaluationParameters(BaseModel):
         return METRICS_OF[self.modality]
 
     @property
-    def uplifts(self) -> tuple[str, ...]:
-        """Names of the relative improvements."""
-        return tuple(f"riptop_{metric}" for metric in self.metrics)
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        """What is summed beside the arms' metrics where there is a single-partner arm, lane by lane."""
+        uplift = {"uplift": tuple(f"riptop_{metric}" for metric in self.metrics)}
+        return uplift if self.modality == "regression" else uplift | {"shares": SHARES}
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,23 @@ class Arm:
 
 @dataclass(frozen=True)
 class PartnerInputs:
-    """What stays at the partner: its prepared data, its models by arm, and how a job is run."""
+    """What stays at the partner.
+
+    Attributes:
+        dataset: Its prepared data.
+        arms: Its models by arm.
+        run_job: How a job is run.
+        baselines: What it wants beside them on the test fold, without any network; nobody else sees these.
+    """
 
     dataset: Path
     arms: Mapping[str, Arm]
     run_job: RunJob
+    baselines: Sequence[BaselineName] = ("logistic",)
 
 
 def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
-    """One exact lane per arm, and one of relative improvements where there is a baseline.
+    """One exact lane per arm, one of relative improvements, and one of shares of endpoints over bars.
 
     On the validation fold, which is looked at in every round, a lane holds each partner's figures; on the test fold,
     once a run, sums over endpoints and their number.
@@ -96,7 +108,7 @@ def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
         return (Lane(name="federated", length=len(parameters.metrics), ring_bits=64, value_bits=COUNT_BITS),)
     quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, parameters.metrics)
     if "single" in quantities:
-        quantities["uplift"] = parameters.uplifts
+        quantities |= parameters.beside
     return tuple(
         Lane(name=name, length=lane_length(names), ring_bits=64, value_bits=COUNT_BITS)
         for name, names in quantities.items()
@@ -123,6 +135,11 @@ def accept(plan: RoundPlan) -> None:
         raise AgreementViolation(
             f"the plan of round {plan.round} asks for arms on the validation fold that are not granted there"
         )
+    if parameters.split not in MEASURED[parameters.phase]:
+        raise AgreementViolation(
+            f"the plan of round {plan.round} measures the {parameters.split} fold in phase '{parameters.phase}', which does "
+            "not grant it"
+        )
     if plan.lanes != lanes(parameters) or plan.model_in is None:
         raise AgreementViolation(f"the plan of round {plan.round} does not have the lanes of '{NAME}'")
 
@@ -134,7 +151,9 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     for arm in parameters.arm_names:
         scored = await _score(inputs, arm, parameters, fold=FOLDS[parameters.split], output=directory / arm)
         values[arm] = counted_values(scored.metrics, scored.regression_metrics)
-        if parameters.split == "test":  # the partner's own: what its reliability is learnt on
+        if (
+            parameters.phase == "standard" and parameters.split == "test"
+        ):  # the partner's own: for its reliability
             calibration = directory / arm / CALIBRATION
             await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)
     if parameters.split == "validation":
@@ -142,19 +161,21 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             directory, {"federated": to_figures(values["federated"], names=parameters.metrics)}
         )
         return
-    for arm in inputs.arms.keys() - set(parameters.arm_names):  # the partner's own: scored, and in no sum
+    for arm in sorted(inputs.arms.keys() - set(parameters.arm_names)):  # the partner's own: in no sum
         await _score(inputs, arm, parameters, fold=FOLDS["test"], output=directory / arm)
         calibration = directory / arm / CALIBRATION
         await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)
-    if parameters.modality != "regression":
-        await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, output=directory / BASELINE))
+    for name in inputs.baselines if parameters.modality != "regression" else ():
+        await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, baseline=name, output=directory / name))
     sums = {arm: to_integers(values[arm], names=parameters.metrics) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
             f"riptop_{name}": riptop(values["federated"][name], values["single"][name], perfect=PERFECT[name])
             for name in parameters.metrics
         }
-        sums["uplift"] = to_integers(improved, names=parameters.uplifts)
+        sums["uplift"] = to_integers(improved, names=parameters.beside["uplift"])
+        if "shares" in parameters.beside:
+            sums["shares"] = to_integers(shares(values["single"], values["federated"]), names=SHARES)
     write_contribution(directory, sums)
 
 
@@ -179,7 +200,8 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     """Turn sums into the consortium's means.
 
     Returns:
-        ``metrics``: ``validation/<metric>``, means over partners; or ``test/<arm>/<metric>``, means over endpoints.
+        ``metrics``: ``validation/<metric>``, means over partners; or ``test/<arm>/<metric>``, ``test/uplift/<metric>`` and
+        ``test/shares/<name>``, means over endpoints, at least ten.
     """
     del blobs
     parameters = parameters_of(plan)
@@ -193,7 +215,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
         )
         return {"metrics": {f"{split}/{name}": value for name, value in figures.items()}}
     for lane in plan.lanes:
-        names = parameters.uplifts if lane.name == "uplift" else parameters.metrics
+        names = parameters.beside.get(lane.name, parameters.metrics)
         means = to_means(np.asarray(total.values[lane.name], dtype=np.int64), names=names)
         metrics |= {
             f"{split}/{lane.name}/{name}": value for name, (value, _) in means.items() if value is not None

@@ -6,20 +6,21 @@ themselves, not by Prefect's cache, which could outlive them (docs/decisions/001
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from data_contracts.plan import RoundPlan
 from tasks.local_training.jobs import Adapt, Centralised
-from tasks.rounds.study import compute_once
+from tasks.rounds.study import Study, compute_once
 from tasks.studies.arms import train_once
 from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.catalogue import PartnerInputs as CatalogueInputs
 from tasks.studies.evaluation import EVALUATION
 from tasks.studies.evaluation import PartnerInputs as EvaluationInputs
-from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.qsar_training import PartnerInputs as TrainingInputs
+from tasks.studies.qsar_training import RunJob
 
 
 @task(
@@ -41,9 +42,16 @@ async def catalogue(partner: str, plan: RoundPlan, *, inputs: CatalogueInputs, d
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def local_training(partner: str, plan: RoundPlan, *, inputs: TrainingInputs, directory: Path) -> str:
+async def local_training(
+    partner: str,
+    plan: RoundPlan,
+    *,
+    study: Study[TrainingInputs, Any, Any],
+    inputs: TrainingInputs,
+    directory: Path,
+) -> str:
     """Train a round's model on the partner's data; leaves its contribution in ``directory``."""
-    return await compute_once(QSAR_TRAINING, plan, inputs, directory, who=partner)
+    return await compute_once(study, plan, inputs, directory, who=partner)
 
 
 @task(

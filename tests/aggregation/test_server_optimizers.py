@@ -2,12 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from data_contracts.errors import UpdateMismatch
-from tasks.aggregation.server_optimizers import ADAPTIVITY, clip_for_next_round, server_step
+from tasks.aggregation.server_optimizers import (
+    ADAPTIVITY,
+    ServerState,
+    adam_step,
+    clip_for_next_round,
+    server_step,
+)
 
 vectors = arrays(np.float32, 7, elements=st.floats(-1, 1, width=32))
 
@@ -111,3 +118,38 @@ def test_the_next_clip_covers_a_coordinate_that_one_partner_alone_moved(updates)
 def test_the_next_clip_never_exceeds_the_ceiling_nor_vanishes():
     assert clip_for_next_round(np.array([5.0]), n_partners=4, ceiling=0.1) == 0.1
     assert clip_for_next_round(np.zeros(3), n_partners=4, ceiling=0.1) == 1e-6
+
+
+GRADIENTS = [
+    np.array([0.3, -0.2, 0.0, 1e-6]),
+    np.array([0.1, 0.4, 0.0, 2e-6]),
+    np.array([-0.5, 0.0, 0.0, 0.0]),
+]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_steps_along_a_summed_gradient_are_those_of_torch_where_there_ever_was_a_gradient(weight_decay):
+    start = np.array([0.5, -1.0, 2.0, 0.1], dtype=np.float32)
+    trained = np.array([True, True, False, True])
+    weight = torch.tensor(start[trained], requires_grad=True)
+    optimizer = torch.optim.Adam([weight], lr=0.01, weight_decay=weight_decay)
+    trunk, state = start, None
+    for step, gradient in enumerate(GRADIENTS, 1):
+        trunk, state = adam_step(
+            trunk, gradient, learning_rate=0.01, weight_decay=weight_decay, step=step, state=state
+        )
+        weight.grad = torch.tensor(gradient[trained], dtype=torch.float32)
+        optimizer.step()
+    np.testing.assert_allclose(trunk[trained], weight.detach().numpy(), rtol=1e-5)
+    assert trunk[2] == start[2], "decay divided by itself would move what nobody trains"
+
+
+def test_a_step_along_what_is_no_gradient_of_this_trunk_is_refused():
+    trunk = np.zeros(3, dtype=np.float32)
+    settings = {"learning_rate": 0.1, "weight_decay": 0.0, "step": 1}
+    with pytest.raises(UpdateMismatch, match="shape"):
+        adam_step(trunk, np.zeros(4), state=None, **settings)
+    with pytest.raises(UpdateMismatch, match="finite"):
+        adam_step(trunk, np.array([0, np.nan, 0]), state=None, **settings)
+    with pytest.raises(UpdateMismatch, match="state"):
+        adam_step(trunk, np.zeros(3), state=ServerState(velocity=trunk, square=None), **settings)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.catalogue import ACTIVITIES
@@ -40,6 +40,7 @@ def judged(batches: list[Any], *, texts: Texts = "plain") -> tuple[list[Any], tu
     return rows, validation.report.findings, [batch.schema for batch in accepted]
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, 5))
 def test_encoded_text_is_judged_as_plain_text(rows: list[dict[str, Any]], size: int) -> None:
     table = as_table(rows, EVERY_RULE)

@@ -12,7 +12,7 @@ from tests.end_to_end.conftest import PATIENCE_SECONDS, command, last_object, mo
 pytestmark = pytest.mark.timeout(400)
 
 
-def _await(pattern, *, root, process, log):
+def await_file(pattern, *, root, process, log):
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not list(root.glob(pattern)):
         assert process.poll() is None, log.read_text()[-3000:]
@@ -30,7 +30,7 @@ def _killed_when(pattern, run_arguments, home, log):
     """Start the command, and kill -9 as soon as a file of the run appears."""
     with log.open("w") as output:
         process = subprocess.Popen(command(*run_arguments, home=home), stdout=output, stderr=output)
-    _await(pattern, root=home / "runs" / "first", process=process, log=log)
+    await_file(pattern, root=home / "runs" / "first", process=process, log=log)
     process.send_signal(signal.SIGKILL)
     process.wait()
 

@@ -16,11 +16,12 @@ from tasks.evaluation.partner_report import PICTURES, write_partner_report
 from tasks.evaluation.score_tables import CALIBRATION, Scores, scores_table
 
 N_ENDPOINTS = 6
-ARMS = ("single", "federated", "baseline")
-SKILL = {"single": 1.0, "federated": 2.5, "baseline": 0.5}
+ARMS = ("single", "federated", "logistic")
+SKILL = {"single": 1.0, "federated": 2.5, "logistic": 0.5}
 ENDPOINTS = pa.table(
     {
         "endpoint_id": ["<b>A0", *(f"A{number}" for number in range(1, N_ENDPOINTS))],
+        "assay_id": ["<b>A0", "A1", "A1", "A3", "A4", "A5"],
         "assay_type": ["PANEL", "ADME"] * 3,
     }
 )

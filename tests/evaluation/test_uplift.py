@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_contracts.errors import ContractViolation
 from tasks.evaluation.metrics import EndpointMetrics
-from tasks.evaluation.uplift import compare, compare_consortium, riptop
+from tasks.evaluation.uplift import compare, compare_consortium, resampled_weights, riptop
 
 N = 40
 
@@ -118,3 +118,39 @@ def test_a_missing_arm_other_labels_and_nothing_to_count_are_refused():
         compare_consortium([(arms, EVERYTHING), (two_arms, EVERYTHING)], rng=rng)
     with pytest.raises(ContractViolation, match="no partner"):
         compare_consortium([], rng=rng)
+
+
+def test_thresholds_of_one_assay_count_as_one_observation_of_the_interval():
+    arms, counted = _arms(3), EVERYTHING
+    wide = (
+        np.random.default_rng(4).normal(0, 0.1, N // 4).repeat(4)
+    )  # four thresholds an assay, moving together
+    arms["federated"] = _arm(arms["single"].auprc + wide)
+    by_endpoint, by_assay = (
+        compare(arms, counted, rng=np.random.default_rng(1), groups=groups).metrics["auprc"].uplift
+        for groups in ((), (np.arange(N) // 4,))
+    )
+    assert by_assay.value == by_endpoint.value
+    width = (by_assay.high - by_assay.low) / (by_endpoint.high - by_endpoint.low)
+    assert width == pytest.approx(2, rel=0.25)  # the square root of four
+
+
+def test_seeds_crossed_with_assays_cannot_be_surer_than_either():
+    seeds, assays = np.arange(N) // 8, np.arange(N) % 8
+    values = np.random.default_rng(5).normal(0, 1, 5).repeat(8) + np.tile(
+        np.random.default_rng(6).normal(0, 1, 8), 5
+    )
+
+    def spread(*groups):
+        return (resampled_weights(groups, N, np.random.default_rng(2), 2000) @ values).std()
+
+    assert spread(seeds, assays) > max(spread(seeds), spread(assays)) > spread()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_every_resample_is_a_mean(seed, n_groups):
+    rng = np.random.default_rng(seed)
+    drawn = resampled_weights((rng.integers(0, n_groups, 30), rng.integers(0, n_groups, 30)), 30, rng, 50)
+    assert (drawn >= 0).all()
+    np.testing.assert_allclose(drawn.sum(axis=1), 1)

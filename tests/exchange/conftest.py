@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from obstore.store import LocalStore, MemoryStore, S3Store
 
 from tasks.exchange.board import Board
 from tasks.exchange.enrolment import Enrolment, SignedRoster, Statement
@@ -13,8 +14,10 @@ from tasks.exchange.https_mailbox import HttpsMailbox, MailboxConnection
 from tasks.exchange.identity import Identity
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.mailbox_service import MailboxService
+from tasks.exchange.object_mailbox import Bucket, ObjectMailbox, path_of
 from tasks.exchange.sealing import SealingKey
 from tasks.exchange.transport_keys import make_transport_key, party_context
+from tests.exchange.s3_server import make_bucket, serving_s3
 
 RUN = "run-1"
 SPEAKING = ("coordinator", "partner-a", "partner-b", "partner-c")
@@ -91,6 +94,14 @@ class Store:
         roster = self.parties.signed_roster.roster
         return Board(mailbox, identity or identity_of(name), roster, RUN, quarantine)
 
+    def place(self, slot):
+        """Where the operator reads and overwrites a message."""
+        return self.below._path(slot)
+
+    def spoil(self, reference, data):
+        """Overwrite a blob, as only the operator can."""
+        self.below.blobs.path(reference).write_bytes(data)
+
     def close(self):
         """Nothing to end."""
 
@@ -138,9 +149,75 @@ class ServiceStore(Store):
             self.service = None
 
 
-@pytest.fixture(params=[Store, ServiceStore], ids=["directory", "https"])
+@dataclass
+class ObjectPlace:
+    """An object as a file."""
+
+    storage: object
+    path: str
+
+    def read_bytes(self):
+        return bytes(self.storage.get(self.path).bytes())
+
+    def write_bytes(self, data):
+        self.storage.put(self.path, data)
+
+
+class ObjectStore(Store):
+    """The same in object storage: a bucket as every party reaches it."""
+
+    def __init__(self, root, parties, storage):
+        super().__init__(root, parties)
+        self.storage = storage
+        self.below = ObjectMailbox(self.bucket(), copies=root / "operator")
+
+    def bucket(self, **settings):
+        return Bucket(self.storage, name="s3://motet/ours", pause=lambda _: None, **settings)
+
+    def mailbox(self, name):
+        assert name in PARTIES
+        return ObjectMailbox(self.bucket(), copies=self.root / name / "copies")
+
+    def place(self, slot):
+        return ObjectPlace(self.storage, path_of(slot))
+
+    def spoil(self, reference, data):
+        self.storage.put(f"blobs/{reference.sha256}", data)
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A real S3-compatible server: its address."""
+    with serving_s3() as address:
+        yield address
+
+
+@pytest.fixture
+def s3_store(s3, request):
+    """A bucket of its own on it."""
+    name = make_bucket(s3, request.node.nodeid)
+    return S3Store(
+        name,
+        prefix="ours",
+        endpoint=s3,
+        region="us-east-1",
+        access_key_id="a-party",
+        secret_access_key="its-secret",  # noqa: S106 - the server of the tests takes any
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+
+
+@pytest.fixture(params=["directory", "https", "memory", "files", "s3"])
 def store(request, tmp_path, parties):
-    made = request.param(tmp_path, parties)
+    if request.param in ("directory", "https"):
+        made = {"directory": Store, "https": ServiceStore}[request.param](tmp_path, parties)
+    elif request.param == "memory":
+        made = ObjectStore(tmp_path, parties, MemoryStore())
+    elif request.param == "files":
+        made = ObjectStore(tmp_path, parties, LocalStore(tmp_path / "bucket", mkdir=True))
+    else:
+        made = ObjectStore(tmp_path, parties, request.getfixturevalue("s3_store"))
     yield made
     made.close()
 

@@ -30,7 +30,7 @@ def boards(store):
 
 
 def envelope_path(store, kind, sender):
-    return store.below._path(Slot(RUN, PLAN.round, PLAN.attempt, kind, sender))
+    return store.place(Slot(RUN, PLAN.round, PLAN.attempt, kind, sender))
 
 
 def test_a_posted_message_is_read_back_verified(boards):
@@ -115,7 +115,7 @@ def test_a_message_of_another_plan_is_refused(boards):
 
 def test_an_altered_body_is_refused(boards, store):
     reference = boards["partner-a"].post(Kind.ADVERT, [b"abc"], contract="advert@1", plan=PLAN)
-    store.below.blobs.path(reference).write_bytes(b"abd")
+    store.spoil(reference, b"abd")
 
     with pytest.raises(UpdateMismatch, match="do not match"):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
@@ -128,7 +128,7 @@ def test_a_body_above_the_cap_is_refused_before_it_is_opened(boards, store):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(data=st.data())
 def test_no_single_altered_byte_of_an_envelope_is_accepted(boards, store, data):
     boards["partner-a"].post_json(Kind.ADVERT, {"x": 1}, plan=PLAN)

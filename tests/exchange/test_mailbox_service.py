@@ -1,9 +1,11 @@
 """What the service refuses, from whom, and before it has read what; and how its callers live through an outage."""
 
+import asyncio
 import http.client
 import json
 import socket
 import ssl
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +19,7 @@ from tasks.exchange.https_addresses import address_of_blob, address_of_slot, blo
 from tasks.exchange.https_mailbox import HttpsMailbox
 from tasks.exchange.identity import Identity
 from tasks.exchange.transport_keys import make_transport_key, party_context
+from tasks.rounds.patience import MAILBOX_THREADS, Patience, beside
 from tests.exchange.conftest import RUN, SPEAKING
 from tests.exchange.test_board import PLAN
 
@@ -191,6 +194,22 @@ def test_an_outage_ends_in_a_pause_and_the_same_request_again(service, tmp_path)
     assert reference in service.below.blobs
     assert pauses == [0.05, 0.1, 0.2, 0.4]
     mailbox._connection.close()
+
+
+def test_an_outage_stops_neither_the_event_loop_nor_the_end_of_the_command(service, tmp_path):
+    connection = service.connection("partner-a", outage_seconds=3600.0)
+    mailbox = HttpsMailbox(connection, copies=tmp_path / "copies")
+    service.stop()
+
+    async def look_and_be_interrupted():
+        looking = Patience(3600.0).until(lambda: mailbox.read(ADVERT))
+        with pytest.raises(TimeoutError):  # the loop goes on, so a time limit comes to its right
+            await asyncio.wait_for(looking, timeout=0.2)
+        connection.close()
+        everybody = threading.Barrier(MAILBOX_THREADS)  # passes once no thread waits for the mailbox any more
+        await asyncio.gather(*(beside(lambda: everybody.wait(timeout=20)) for _ in range(MAILBOX_THREADS)))
+
+    asyncio.run(look_and_be_interrupted())
 
 
 def test_an_outage_that_does_not_end_is_an_error_and_never_reads_as_nothing_posted(service, tmp_path):

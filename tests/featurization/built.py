@@ -51,8 +51,8 @@ def built_from(
                     np.array([row[0] for row in part], dtype=np.int64),
                     np.array([row[2] for row in part], dtype=np.float64),
                     np.array(["<=>".index(row[3]) - 1 for row in part], dtype=np.int8),
-                    np.arange(len(part), dtype=np.uint32),
-                )
+                ),
+                good=np.ones(len(part), dtype=np.bool_),
             )
         tables = build_endpoints(
             shards,

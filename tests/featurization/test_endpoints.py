@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.catalogue import ASSAYS, ENDPOINTS, LABELS
@@ -169,6 +169,7 @@ def verdict(values, threshold, direction):
     return int(verdicts.pop()) if len(verdicts) == 1 else None
 
 
+@settings(deadline=None)
 @given(rows=ROWS, own=OWN, seed=st.integers(0, 99), quorum=st.integers(1, 3))
 def test_endpoints_and_labels_are_those_made_by_hand(rows, own, seed, quorum):
     fold = np.random.default_rng(seed).choice([0, 0, 1, 4, 4], 8)

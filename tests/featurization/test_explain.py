@@ -76,6 +76,11 @@ def test_an_endpoint_that_is_not_trained_has_a_reason_with_numbers(prepared, cap
     )
 
 
+def test_a_part_of_a_name_shows_the_assays_that_have_it(prepared, capsys):
+    assert main(["explain", str(prepared), "--endpoint", "POTEN"]) == 2
+    assert "assays with such a name: potency" in capsys.readouterr().out
+
+
 def test_an_endpoint_that_is_trained_says_so(prepared, capsys):
     said, answer = asked(capsys, prepared, "--endpoint", "potency")
     assert [row["endpoint_id"] for row in answer["trained"]] == ["potency>=6.5"]
@@ -86,7 +91,7 @@ def test_an_endpoint_that_is_trained_says_so(prepared, capsys):
     ("row", "expected"),
     [
         ("activities:61", "unit breaks one_of"),
-        ("activities:62", "compound_id breaks unknown structure"),
+        ("activities:62", "compound_id breaks unknown structure (its structure was set aside"),
         ("structures:30", "smiles breaks parse"),
         ("structures:0", "was not set aside"),
     ],
@@ -98,7 +103,13 @@ def test_a_row_that_was_set_aside_has_a_reason(prepared, capsys, row, expected):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--endpoint", "nobody"], ["--row", "activities"], ["--row", "secrets:1"], ["--row", "activities:x"]],
+    [
+        ["--endpoint", "nobody"],
+        ["--row", "activities"],
+        ["--row", "secrets:1"],
+        ["--row", "activities:x"],
+        ["--row", "activities:63"],
+    ],
 )
 def test_what_cannot_be_explained_is_a_settings_error(prepared, capsys, arguments):
     assert main(["explain", str(prepared), *arguments]) == 2

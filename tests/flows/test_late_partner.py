@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.partner import HEAD, Partner
+from data_contracts.errors import TooFewPartners
+from flows.partner_work import HEAD, Partner, leave_round
 from flows.sites import Site
 
 SURVIVORS = ["partner-b", "partner-c"]
@@ -13,7 +14,7 @@ SURVIVORS = ["partner-b", "partner-c"]
 @pytest.fixture
 def partner(tmp_path):
     site = Site(name="partner-a", root=tmp_path)
-    partner = Partner(site=site, board=None, files=None, run_job=None)
+    partner = Partner(site=site, board=None, files=None, rules=None, run_job=None)
     for number in (1, 2, 3):
         directory = partner.round_directory(number)
         directory.mkdir(parents=True)
@@ -23,21 +24,24 @@ def partner(tmp_path):
 
 
 def left(partner, number, survivors):
-    partner.leave_round(SimpleNamespace(round=number), {"survivors": survivors})
+    plan = SimpleNamespace(round=number, study="qsar-training")
+    leave_round(partner, plan, {"survivors": survivors}, None)
 
 
 def test_the_head_of_a_round_that_did_not_count_a_partner_is_not_built_upon(partner):
     left(partner, 1, [*SURVIVORS, "partner-a"])
     left(partner, 2, SURVIVORS)
-    assert partner.head_before(3).read_bytes() == b"1"
+    assert (partner.counted_before(3) / HEAD).read_bytes() == b"1"
     left(partner, 3, [*SURVIVORS, "partner-a"])
-    assert partner.head_before(4).read_bytes() == b"3"
+    assert (partner.counted_before(4) / HEAD).read_bytes() == b"3"
 
 
 def test_a_partner_that_no_round_has_counted_has_no_head_yet(partner):
     for number in (1, 2, 3):
         left(partner, number, SURVIVORS)
-    assert partner.head_before(4) is None
+    assert partner.counted_before(4) is None
+    with pytest.raises(TooFewPartners, match="counted in no round"):
+        partner.demand_head(after_round=3)
 
 
 def test_no_update_outlives_its_round(partner):

@@ -6,12 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.local_training import adam
 from tasks.local_training.dataset import Labels, PreparedDataset
 from tasks.local_training.heads import LOGITS, PAIR_COST, head_work
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.learner import Learner
 from tasks.local_training.parameters import initial_head, initial_trunk
-from tasks.local_training.sparse_products import owners, pair_logits, sum_of_rows
+from tasks.local_training.sparse_products import Pull, RowwiseMatrix, owners, pair_logits, sum_of_rows
 
 
 def _leaf(rng, *shape):
@@ -99,3 +100,41 @@ def test_training_on_pairs_follows_training_on_all_cells(prepared, n_layers):
     np.testing.assert_allclose(losses, dense_losses, rtol=1e-5)
     for name, array in head.items():
         np.testing.assert_allclose(array, dense_head[name], atol=2e-5, err_msg=name)
+
+
+@settings(max_examples=30, deadline=None)
+@given(_compressed_rows(), st.integers(1, 10), st.integers(0, 2**32 - 1))
+def test_a_gradient_computed_by_block_equals_the_one_of_autograd(rows, n_rows, seed):
+    endpoint, starts, n_endpoints = rows
+    rng = np.random.default_rng(seed)
+    row = owners(starts, n=len(endpoint))
+    features, weight = _leaf(rng, len(starts), 5), _leaf(rng, n_endpoints, 5)
+    start = torch.from_numpy(rng.normal(size=(n_endpoints, 5)).astype("f4"))
+    upstream = torch.from_numpy(rng.normal(size=len(endpoint)).astype("f4"))
+    left = RowwiseMatrix.of(weight)
+    for matrix in (weight, left):  # used in three ways at once
+        pairs = pair_logits(features, matrix, endpoint=endpoint, row=row, starts=starts)
+        sums = sum_of_rows(matrix, bits=endpoint, starts=starts)
+        torch.autograd.backward((pairs * upstream).sum() + sums.square().sum() + matrix.sum())
+    left.gradients.append(Pull(left, start, strength=0.5))
+    expected = weight.grad + 0.5 * (weight.detach() - start)
+    torch.testing.assert_close(torch.cat(list(left.gradient_blocks(n_rows))), expected)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 7, 100])
+def test_adam_by_block_takes_the_steps_of_torchs_adam(monkeypatch, n_rows):
+    monkeypatch.setattr(adam, "BLOCK_ELEMENTS", n_rows * 4)
+    rng = np.random.default_rng(5)
+    theirs = _leaf(rng, 7, 4)
+    ours = RowwiseMatrix.of(theirs.detach().clone())
+    reference = torch.optim.Adam([theirs], lr=0.01, weight_decay=0.1)
+    stepping = adam.Adam({"weight": ours}, learning_rate=0.01, weight_decay=0.1)
+    for number in range(6):
+        bits, starts = rng.integers(0, 7, 5), np.array([0, 2, 2])
+        for matrix in (theirs, ours):
+            sum_of_rows(matrix, bits=bits, starts=starts).square().sum().backward()
+        reference.step()
+        stepping.step()
+        reference.zero_grad()
+        assert not ours.gradients, number
+    torch.testing.assert_close(ours.detach(), theirs.detach(), atol=1e-7, rtol=1e-6)

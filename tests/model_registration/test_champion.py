@@ -37,6 +37,21 @@ candidates = st.builds(Candidate, data=st.sampled_from([REAL, SIMULATED, CONTROL
         ),
         (Candidate(REAL, validated(0.1)), Candidate(SIMULATED, validated(0.9)), True, "real data replaces"),
         (Candidate(SIMULATED, validated(0.9)), None, False, "demonstration registry only"),
+        (Candidate(REAL, validated(0.9), "tune"), None, False, "its final model serves"),
+        (Candidate(REAL, validated(0.9), "report"), None, False, "its final model serves"),
+        (
+            Candidate(REAL, validated(0.1, basis="r"), "final"),
+            Candidate(REAL, validated(0.7)),
+            True,
+            "all folds",
+        ),
+        (Candidate(REAL, validated(0.9)), Candidate(REAL, None, "final"), False, "all folds"),
+        (
+            Candidate(REAL, validated(0.6), "final"),
+            Candidate(REAL, validated(0.7), "final"),
+            False,
+            "worse",
+        ),
     ],
 )
 def test_the_rule(new, champion, promoted, reason):

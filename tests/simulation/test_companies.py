@@ -105,6 +105,17 @@ def test_the_shares_say_how_many_companies_run_an_assay():
     assert sorted(holders) == [1, 1, 2, 2, 2, 2, 4, 4, 4, 4]
 
 
+def test_disjoint_assays_keep_every_value_and_share_compounds_only():
+    source = source_of(seed=6, n_assays=10)
+    companies = split(source, partners=4, scenario="disjoint-assays")
+    held = [set(ids(company.assays, "assay_id")) for company in companies]
+    assert sorted(map(len, held)) == [2, 2, 3, 3]
+    assert sum(map(len, held)) == len(set.union(*held)) == 10
+    assert sum(company.activities.num_rows for company in companies) == source.activities.num_rows
+    compounds = [set(ids(company.structures, "compound_id")) for company in companies]
+    assert len(set.intersection(*compounds)) > 100
+
+
 @pytest.mark.parametrize("partners", [2, 4, 8])
 def test_the_poorest_company_has_half_of_the_mean_although_tastes_differ(partners):
     companies = split(

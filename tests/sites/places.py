@@ -34,6 +34,7 @@ class Places:
             address=(host, int(port)),
             key=mailbox.transport_key,
             roster=mailbox.roster,
+            earlier=mailbox.ends(),
         )
         self.thread = threading.Thread(target=self.service.serve_forever, args=(0.02,))
         self.thread.start()
@@ -50,29 +51,42 @@ class Places:
 
 def policy(**changed):
     granted = {"data_sets": ("qsar-2026",), "expires": NOW + timedelta(days=1), "max_hidden": 64}
+    granted["approval"] = {"qsar-2026": "policy"}
     return Policy(**(granted | changed))
 
 
-def make(root: Path, name: str, *, role: str = "partner", address: str | None = None) -> SiteDirectory:
+def make(
+    root: Path, name: str, *, role: str = "partner", address: str | None = None, bucket: str | None = None
+) -> SiteDirectory:
     files = Files(assays=root / "t.csv", activities=root / "a.csv", structures=root / "s.csv")
     settings = SiteSettings(
         role=role,
         name=name,
         listen=address,
         files=files if role == "partner" else None,
+        mailbox=bucket,
         patience_seconds=0.3,
+        answer_seconds=0.3,
         outage_seconds=20,
     )
     granted = policy() if role == "partner" else None
     return make_site(root / name, settings, policy=granted, address=address, now=NOW)
 
 
-def make_all(root: Path) -> Places:
+def make_all(root: Path, *, auditor: bool = False) -> Places:
     address = f"127.0.0.1:{free_port()}"
     sites = {name: make(root, name) for name in PARTNERS}
     sites["mailbox"] = make(root, "mailbox", role="mailbox", address=address)
     sites["coordinator"] = make(root, "coordinator", role="coordinator")
+    if auditor:
+        sites["auditor"] = make(root, "auditor", role="auditor")
     return Places(sites)
+
+
+def make_around(root: Path, bucket: str) -> Places:
+    """Parties whose messages lie in object storage, and no mailbox."""
+    sites = {name: make(root, name, bucket=bucket) for name in PARTNERS}
+    return Places(sites | {"coordinator": make(root, "coordinator", role="coordinator", bucket=bucket)})
 
 
 def enrolled(places: Places) -> Places:

@@ -1,10 +1,13 @@
 """What lies in ``deployments/`` fits the software: settings parse, units start commands that exist, files are served."""
 
 import configparser
+import importlib.metadata
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_contracts.errors import SettingsError
 from flows import services
@@ -14,6 +17,7 @@ from flows.site_settings import Policy, SiteSettings, read_settings
 from tests.sites import places as made
 
 UNITS = sorted(DEPLOYMENTS.glob("*/*.service"))
+COMPOSED = sorted(DEPLOYMENTS.glob("*/compose.yaml"))
 ROLES = ("coordinator", "partner")
 
 
@@ -36,7 +40,12 @@ def unit(path):
 
 
 def test_each_party_has_its_unit():
-    assert [path.stem for path in UNITS] == ["motet-coordinator", "motet-mailbox", "motet-partner"]
+    assert sorted(path.stem for path in UNITS) == [
+        "motet-auditor",
+        "motet-coordinator",
+        "motet-mailbox",
+        "motet-partner",
+    ]
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
@@ -51,6 +60,32 @@ def test_a_unit_starts_a_command_that_exists_in_its_own_directory_and_dumps_no_c
     assert service["UMask"] == "0077"
     assert service["LimitCORE"] == "0"
     assert service["StateDirectoryMode"] == "0700"
+
+
+@pytest.mark.parametrize("path", COMPOSED, ids=lambda path: path.parent.name)
+def test_a_compose_file_starts_commands_that_exist_from_images_that_are_pinned(path):
+    services = yaml.safe_load(path.read_text())["services"]
+    assert path.parent.name in services
+    for name, service in services.items():
+        repository, _, tag = service["image"].partition(":")
+        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-[a-z]+)?", tag), f"{name} has no pinned image"
+        if repository == "motet":
+            assert tag == importlib.metadata.version("motet")
+            assert build_parser().parse_args(service["command"]).home == Path("/site")
+            assert (path.parent / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+            hardened = service["read_only"], service["cap_drop"], service["ulimits"], service["security_opt"]
+            assert hardened == (True, ["ALL"], {"core": 0}, ["no-new-privileges:true"])
+        assert ("ports" in service) == (name == "mailbox"), "only the mailbox listens"
+        assert "privileged" not in service
+        secrets = [value for key, value in service.get("environment", {}).items() if "PASSWORD" in key]
+        assert all(value.startswith("${") for value in secrets), "no password stands in a file of ours"
+
+
+def test_each_party_has_its_compose_file_and_the_image_is_pinned():
+    assert [path.parent.name for path in COMPOSED] == ["auditor", "coordinator", "mailbox", "partner"]
+    built = (DEPLOYMENTS / "image" / "Dockerfile").read_text()
+    assert re.search(r"^FROM python:3\.11\.\d+-slim-bookworm$", built, re.MULTILINE)
+    assert "constraints.txt" in built
 
 
 @pytest.mark.parametrize("role", ROLES)

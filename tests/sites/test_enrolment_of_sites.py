@@ -39,7 +39,9 @@ def test_every_key_of_a_site_is_readable_by_its_owner_only(places):
     for site in places.sites.values():
         assert stat.S_IMODE(site.keys.stat().st_mode) == 0o700
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in site.keys.iterdir()}
-        assert modes == dict.fromkeys(("identity", "sealing", "site_secret", "transport.pem"), 0o600)
+        expected = {"identity", "sealing", "site_secret", "transport.pem"}
+        expected |= {"steward"} if site.settings.role == "partner" else set()
+        assert modes == dict.fromkeys(expected, 0o600)
 
 
 def test_a_site_is_not_made_over_another(places, tmp_path):

@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 
 from data_contracts.canonical_json import canonical_bytes, digest_of
-from data_contracts.envelope import Envelope, Head, Kind
+from data_contracts.envelope import Envelope, Head, Kind, Slot
 from data_contracts.errors import AgreementViolation, MotetError, ProtocolError, TooFewPartners
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
 from flows.enrolment import join_consortium
+from flows.run_keys import share_run_key
 from flows.settings import RunSettings
 from flows.site_run import next_run, participate
 from flows.site_settings import RunOpening
@@ -40,9 +41,11 @@ def places(tmp_path):
 class HostileCoordinator:
     """Holds the coordinator's key, and may hold the mailbox too."""
 
-    def __init__(self, places):
+    def __init__(self, places, *, run_id=RUN):
         site = places.site("coordinator")
-        self.board, self.digest = site.board(RUN), site.roster.digest
+        self.run_id = run_id
+        self.board, self.digest = site.board(run_id), site.roster.digest
+        share_run_key(site.open_board(run_id), key=site.run_key(run_id), roster=site.roster)
         self.identity = site.identity
         self.below = DirectoryMailbox(places.site("mailbox").path / "mailbox")
 
@@ -51,9 +54,12 @@ class HostileCoordinator:
         opening = RunOpening(roster=self.digest, settings=settings).model_dump(mode="json")
         self.board.post_json(Kind.RUN_OPENED, opening | (more or {}))
 
+    def sealed(self, content):
+        return self.board.seal().seal([content], slot=Slot(RUN, 0, 0, Kind.PLAN, "coordinator"))
+
     def plan(self, **changed):
         plan = RoundPlan(
-            run_id=RUN,
+            run_id=self.run_id,
             round=0,
             study="catalogue",
             cohort=PARTNERS,
@@ -68,13 +74,13 @@ class HostileCoordinator:
         """Post a plan; whatever of it is not honest is written past the mailbox's own checks."""
         content = canonical_bytes(plan.model_dump(mode="json") | (more or {}))
         head = Head(
-            run_id=RUN,
+            run_id=self.run_id,
             round=0,
             attempt=0,
             kind=Kind.PLAN,
             sender="coordinator",
             plan_digest=digest or plan.digest,
-            body=self.below.put_body([content], contract="plan@1"),
+            body=self.below.put_body([self.sealed(content)], contract="sealed@1"),
         )
         signature = (identity or self.identity).sign(head.signed_bytes).hex()
         self.below.post(head.slot, Envelope(head=head, signature=signature).to_bytes())
@@ -128,11 +134,19 @@ def test_a_plan_beyond_what_is_granted_is_refused_by_every_partner_and_said_to_a
     for name in PARTNERS:
         answer = answer_of(places, name)
         assert isinstance(answer, AgreementViolation)
-        assert str(answer).startswith(f"'{name}' refuses the plan of round 0")
+        of_the_run = bool(opening)  # refused before any plan was looked at
+        assert str(answer).startswith(
+            f"'{name}' refuses run 'first'" if of_the_run else f"'{name}' refuses the plan of round 0"
+        )
         assert named in str(answer)
         assert [each["message"] for each in on_record(places, name)] == [str(answer)]
-        said = coordinator.board.read(Kind.REFUSAL, name, plan=plan)
-        assert said.json() == {"reason": str(answer)}
+        said = coordinator.board.read(Kind.RUN_ANSWER, name).json()
+        if of_the_run:
+            assert (said["accepts"], said["reason"]) == (False, str(answer))
+        else:
+            assert said["accepts"]
+            refusal = coordinator.board.read(Kind.REFUSAL, name, plan=plan)
+            assert refusal.json() == {"reason": str(answer)}
         assert computed(places, name) == []
 
 
@@ -146,8 +160,8 @@ def test_rounds_after_expiry_are_refused(places, coordinator):
 
 
 def test_a_coordinator_whose_plan_all_refuse_does_not_wait_for_the_deadline(places, coordinator):
-    coordinator.open_run(data="salts-2026")
-    plan = coordinator.post(coordinator.plan(deadline_seconds=3600))
+    coordinator.open_run()
+    plan = coordinator.post(coordinator.plan(deadline_seconds=3600, model_in=HUGE))
     for name in PARTNERS:
         answer_of(places, name)
     with pytest.raises(TooFewPartners, match="missing or refused: partner-a, partner-b, partner-c"):

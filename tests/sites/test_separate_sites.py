@@ -4,15 +4,22 @@ One of them is killed in the middle of a round, then the mailbox, and the run en
 one machine would have trained.
 """
 
-import json
-import shutil
-
 import pytest
 
-from tests.sites.conftest import PARTNERS, TABLES, TRAINING, guide_commands, last_object, motet
+from tests.sites.hosts import (
+    OTHERS,
+    PARTNERS,
+    TRAINING,
+    begin,
+    enrol,
+    guide_commands,
+    last_object,
+    motet,
+    own_structures,
+)
+from tests.sites.operator import assert_the_operator_reads_nothing
 
-pytestmark = pytest.mark.timeout(600)
-OTHERS = ("mailbox", *PARTNERS)
+pytestmark = pytest.mark.timeout(1200)
 MOST_COMMANDS = 15
 
 
@@ -30,22 +37,7 @@ def hosts(reference, dataset, make_hosts):
     """The guide from its first command to its last, with two mishaps on the way."""
     hosts = make_hosts()
     enrol(hosts, dataset, same_secrets_as=reference[1])
-    commands = guide_commands()
-    accept_mailbox, serve, accept, doctor, join, doctor_again, lead = commands[4:]
-    digest = json.loads((hosts.at("coordinator") / "roster-digest").read_text())
-    for host in OTHERS:
-        shutil.copy(hosts.home("coordinator") / "roster.json", hosts.at(host))
-    hosts.do("mailbox", accept_mailbox, DIGEST=digest)
-    hosts.start("mailbox", serve)
-    for name in PARTNERS:
-        hosts.do(name, accept, DIGEST=digest)
-        hosts.start(name, join)
-    looked = hosts.do("partner-a", doctor, check=False), hosts.do("coordinator", doctor_again, check=False)
-    assert all("answers at 127.0.0.1" in each.stdout for each in looked)
-    (hosts.at("coordinator") / "catalogue.txt").write_text("\n".join(dataset.catalogue))
-    data_set = {"qsar-2026": dataset.name}
-    hosts.start("coordinator", lead, "--simulated", *TRAINING, **data_set)
-
+    serve, join = begin(hosts, dataset)
     hosts.await_message("first/r00001-a*/advert/partner-b.json")
     hosts.kill("partner-b")
     hosts.start("partner-b", join)
@@ -55,26 +47,6 @@ def hosts(reference, dataset, make_hosts):
     for host in (*PARTNERS, "coordinator"):
         hosts.finish(host)
     return hosts
-
-
-def enrol(hosts, dataset, *, same_secrets_as):
-    """The guide's first part; the partners' secrets are then made those of another run."""
-    init_mailbox, init_coordinator, init_partner, make_roster = guide_commands()[:4]
-    hosts.do("mailbox", init_mailbox)
-    hosts.do("coordinator", init_coordinator)
-    for name in PARTNERS:
-        for table in TABLES:
-            shutil.copy(getattr(dataset.files(name), table), hosts.at(name) / f"{table}.parquet")
-        hosts.do(name, init_partner, "--simulated", **{"qsar-2026": dataset.name})
-        keys = same_secrets_as / "partners" / name / "keys"
-        shutil.copy(keys / "site_secret", hosts.home(name) / "keys")
-    first = same_secrets_as / "partners" / PARTNERS[0] / "keys" / "consortium_secret"
-    shutil.copy(first, hosts.home(PARTNERS[0]) / "keys")  # the first by name proposes it to the others
-    for host in OTHERS:
-        shutil.copy(hosts.home(host) / "enrolment.json", hosts.at("coordinator") / f"{host}.json")
-    given = {"acme.json": "partner-a.json", "bolt.json": "partner-b.json", "cure.json": "partner-c.json"}
-    made = last_object(hosts.do("coordinator", make_roster, "--json", **given))
-    (hosts.at("coordinator") / "roster-digest").write_text(json.dumps(made["digest"]))
 
 
 def test_separate_sites_end_with_the_model_of_one_machine_bit_for_bit(hosts, reference):
@@ -98,6 +70,10 @@ def test_nothing_was_said_twice_and_nothing_is_missing(hosts):
     assert not list((hosts.home("mailbox") / "mailbox" / "quarantine").glob("*"))
 
 
+def test_whoever_runs_the_mailbox_reads_no_plan_no_outcome_no_share_and_no_model(hosts, dataset):
+    assert_the_operator_reads_nothing(hosts, dataset)
+
+
 def test_the_guide_takes_at_most_fifteen_commands_and_each_was_executed(hosts):
     commands = guide_commands()
     assert len(commands) <= MOST_COMMANDS
@@ -117,25 +93,14 @@ def test_the_partners_share_one_secret_which_nobody_else_has(hosts):
 
 @pytest.mark.parametrize("name", PARTNERS)
 def test_no_private_key_and_no_structure_of_a_partner_is_on_another_host(hosts, dataset, name):
-    import pyarrow.parquet as pq
-
     keys = [
         path.read_bytes()
         for path in (hosts.home(name) / "keys").iterdir()
         if path.stem != "consortium_secret"
     ]
-    structures = pq.read_table(dataset.files(name).structures)["smiles"].to_pylist()
-    others = {text for other in PARTNERS if other != name for text in _structures(dataset, other)}
-    own = [text.encode() for text in structures if text not in others and len(text) > 30][:50]
-    assert own
+    own = own_structures(dataset, name)
     for host in ("coordinator", *OTHERS):
         if host != name:
             for path in hosts.root.joinpath(host).rglob("*"):
                 data = path.read_bytes() if path.is_file() else b""
                 assert not [needle for needle in (*keys, *own) if needle in data], path.name
-
-
-def _structures(dataset, name):
-    import pyarrow.parquet as pq
-
-    return pq.read_table(dataset.files(name).structures)["smiles"].to_pylist()

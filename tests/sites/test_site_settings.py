@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 from data_contracts.errors import AgreementViolation, ProtocolError, SettingsError
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
+from flows.cli.parser import build_parser, load_handler
 from flows.settings import RunSettings
 from flows.site_settings import (
     Policy,
     RunOpening,
     SiteSettings,
     check_plan,
+    checked,
     read_opening,
     read_settings,
 )
+from tasks.local_training.jobs import Machine
 
+MACHINE_OPTIONS = {"device": "cpu", "precision": "bfloat16"}
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 ROSTER = "a" * 64
 POLICY = Policy(data_sets=("qsar-2026",), expires=NOW + timedelta(days=1), max_hidden=64, max_rounds=10)
@@ -149,3 +153,24 @@ def test_a_site_that_was_never_made_says_how_to_make_it(tmp_path):
 def test_a_site_has_what_its_role_needs_and_nothing_else(said):
     with pytest.raises(ValueError, match="and nobody else"):
         SiteSettings(name="somebody", **said)
+
+
+def test_a_partner_says_what_it_computes_on_and_no_plan_or_opening_can(tmp_path):
+    init = (
+        "init partner --name acme --activities a.csv --structures s.csv --assays t.csv --expires 2027-01-01"
+    )
+    options = [part for name, value in MACHINE_OPTIONS.items() for part in (f"--{name}", value)]
+    arguments = build_parser().parse_args([*init.split(), *options, "--home", str(tmp_path / "acme")])
+    load_handler(arguments)(arguments)
+    written = read_settings(SiteSettings, tmp_path / "acme" / "site.json", example="motet init")
+    assert written.machine == Machine(**MACHINE_OPTIONS)
+    for name in (*MACHINE_OPTIONS, "machine"):
+        assert name not in RunOpening.model_fields
+        assert name not in RunSettings.model_fields
+        assert name not in RoundPlan.model_fields
+
+
+def test_a_site_without_a_word_on_its_machine_takes_what_there_is():
+    assert SiteSettings(role="coordinator", name="coordinator").machine == Machine()
+    with pytest.raises(SettingsError, match=r"machine\.device"):
+        checked(SiteSettings, {"role": "coordinator", "name": "c", "machine": {"device": "tpu"}})

@@ -12,7 +12,8 @@ from tasks.local_training.training import train
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import Catalogue, publish_catalogue
-from tasks.studies.qsar_training import QSAR_TRAINING, PartnerInputs, TrainingParameters
+from tasks.studies.qsar_training import QSAR_TRAINING, PartnerInputs
+from tasks.studies.training_parameters import TrainingParameters
 from tests.local_training.conftest import HIDDEN, write_prepared
 from tests.rounds.conftest import make_consortium  # noqa: F401 - a fixture
 
@@ -31,6 +32,10 @@ PARAMETERS = TrainingParameters(
 )
 
 
+def existing(path):
+    return path if path.exists() else None
+
+
 async def run_job(job):
     return train(job)
 
@@ -43,7 +48,7 @@ class Training:
     parameters: TrainingParameters
     places: dict
 
-    def inputs(self, name, trunk, *, head=None):
+    def inputs(self, name, trunk, *, last=None):
         place = self.consortium.root / name
         with io.BytesIO() as buffer:
             np.save(buffer, self.places[name], allow_pickle=False)
@@ -54,7 +59,8 @@ class Training:
             dataset=place / "prepared",
             trunk=trunk,
             places=place / "places.npy",
-            head=head,
+            head=last and last / "head.safetensors",
+            optimizer=last and existing(last / "optimizer.safetensors"),
             seed=lambda label: 1000 * number + len(label),
             run_job=run_job,
         )

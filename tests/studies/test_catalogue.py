@@ -12,7 +12,7 @@ from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import AgreementViolation, ProtocolError, UpdateMismatch
 from data_contracts.plan import threshold_for
 from data_contracts.references import BlobReference
-from flows.partner import _repeat_count
+from flows.partner_work import _repeat_count
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.studies import catalogue
 from tasks.studies.catalogue import CATALOGUE, Catalogue, PartnerInputs

@@ -1,0 +1,225 @@
+"""Bytes per partner and validation AUPRC: one secure sum per minibatch, as MELLODDY trained, against the default.
+
+Why: communication is what limits a federation of large trunks; both sides make as many passes over the data. Runs: on one
+machine; ``python benchmarks/communication.py --epochs 6 --hidden 64``. Source: own. What a partner sent is counted from
+its signed messages; what it fetched, from the plans.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.federated_training import training_parameters
+from flows.settings import settings_from
+from tasks.aggregation.server_optimizers import adam_step, server_step
+from tasks.local_training.jobs import LocalSteps, MinibatchGradient, Score, ScoreResult
+from tasks.local_training.parameters import unflatten, write_parameters
+from tasks.local_training.shared_model import initial_shared, trunk_length
+from tasks.local_training.training import train
+from tasks.studies.minibatch_training import MinibatchParameters
+from tasks.studies.qsar_training import mean_step
+from tasks.studies.training_parameters import TrainingParameters
+
+BATCHES_PER_EPOCH = 50
+SIDES = ("fedavg", "fedsgd")
+
+
+def main() -> None:
+    """Run both sides and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, default=Path("motet-home"))
+    parser.add_argument("--data", help="directory of an imported dataset (default: embedded)")
+    parser.add_argument("--epochs", type=int, default=24, help="passes over the data on both sides; even")
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--learning-rate", type=float, nargs="+", default=[1e-3], help="of fedsgd; the best one counts"
+    )
+    parser.add_argument(
+        "--plain",
+        type=Path,
+        metavar="RUN_DIRECTORY",
+        help="sum in clear, on the prepared data of this finished run",
+    )
+    parser.add_argument("--side", choices=SIDES, nargs="+", default=SIDES)
+    arguments = parser.parse_args()
+    rows = []
+    for side in arguments.side:
+        for rate in arguments.learning_rate if side == "fedsgd" else [None]:
+            rows.append((plain if arguments.plain else measured)(arguments, side, rate))
+            print(json.dumps(rows[-1]), flush=True)
+    best = {
+        side: max((row for row in rows if row["side"] == side), key=lambda row: row["auprc"])
+        for side in arguments.side
+    }
+    if set(SIDES) <= set(best):
+        average, minibatches = best["fedavg"], best["fedsgd"]
+        print(f"bytes up: {minibatches['up_mb'] / average['up_mb']:.1f} times fewer by default")
+        print(f"AUPRC:    {average['auprc']:.4f} by default, {minibatches['auprc']:.4f} by minibatches")
+
+
+def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> dict[str, Any]:
+    """Run one side; a finished run is found."""
+    name = f"bytes-{side}-h{arguments.hidden}-e{arguments.epochs}-s{arguments.seed}"
+    rounds = arguments.epochs // 2 if side == "fedavg" else arguments.epochs * BATCHES_PER_EPOCH
+    options = [
+        "--algorithm",
+        side,
+        "--rounds",
+        str(rounds),
+        "--hidden",
+        str(arguments.hidden),
+        "--phase",
+        "tune",
+    ]
+    options += ["--seed", str(arguments.seed), "--no-pooled-arm", "--home", str(arguments.home)]
+    if side == "fedavg":
+        options += ["--local-epochs", "2"]
+    if rate is not None:
+        name += f"-lr{rate:g}".replace(".", "-").lower()
+        options += ["--learning-rate", f"{rate:g}"]
+    if arguments.data:
+        options += ["--data", arguments.data]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "flows.cli", "run", "--json", "--run-id", name, *options]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = json.loads(done.stdout.splitlines()[-1])
+    up, down = traffic(Path(result["directory"]) / "mailbox", name)
+    return {
+        "side": side,
+        "learning_rate": rate,
+        "rounds": rounds,
+        "epochs": arguments.epochs,
+        "best_round": result["best_round"],
+        "auprc": result["validation_auprc"],
+        "up_mb": up / 1e6,
+        "down_mb": down / 1e6,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }
+
+
+def plain(arguments: argparse.Namespace, side: str, rate: float | None) -> dict[str, Any]:
+    """Run one side in this process with plain sums: what the secured ones are but for the quantizer (tests/studies)."""
+    prepared = sorted(path for path in arguments.plain.glob("partners/*/prepared"))
+    given: dict[str, object] = {"algorithm": side, "hidden": arguments.hidden, "phase": "tune"}
+    epochs = arguments.epochs
+    given |= {"rounds": epochs // 2} if side == "fedavg" else {"rounds": epochs * BATCHES_PER_EPOCH}
+    if rate is not None:
+        given["learning_rate"] = rate
+    rows = [np.load(path.with_name("places.npy")) for path in prepared]
+    n_catalogue = 1 + max(int(found.max(initial=-1)) for found in rows)
+    trainers = np.array([sum(row in found for found in rows) for row in range(n_catalogue)], dtype=np.int64)
+    chosen = training_parameters(settings_from(given))
+    parameters = chosen.model_copy(update={"n_catalogue": n_catalogue})
+    vector = initial_shared(arguments.hidden, n_catalogue=n_catalogue, seed=arguments.seed)
+    state, best, started = None, (0.0, 0), time.process_time()
+    with tempfile.TemporaryDirectory() as scratch:
+        places = [Path(scratch) / str(number) for number in range(len(prepared))]
+        trunk = Path(scratch) / "trunk.safetensors"
+        for number in range(1, parameters.rounds + 1):
+            write_parameters(trunk, unflatten(vector, parameters.layout))
+            total = sum(
+                _contribution(parameters, number, seed, data, trunk=trunk, place=place)
+                for seed, (data, place) in enumerate(zip(prepared, places, strict=True))
+            )
+            if side == "fedavg":
+                start = trunk_length(arguments.hidden)
+                shape = {"n_survivors": len(prepared), "start": start, "hidden": arguments.hidden}
+                vector, _ = server_step(vector, mean_step(total, trainers, **shape), server_learning_rate=1.0)
+            else:
+                settings = parameters.settings_in(number)
+                vector, state = adam_step(
+                    vector,
+                    total,
+                    learning_rate=settings.learning_rate,
+                    weight_decay=settings.weight_decay,
+                    step=number,
+                    state=state,
+                )
+            if parameters.measures(number + 1):
+                write_parameters(trunk, unflatten(vector, parameters.layout))
+                value = float(
+                    np.mean(
+                        [_auprc(data, trunk, place) for data, place in zip(prepared, places, strict=True)]
+                    )
+                )
+                print(f"{side} round {number}: validation AUPRC {value:.4f}", flush=True)
+                best = max(best, (value, number))
+    bits = 16 if side == "fedavg" else 32
+    return {
+        "side": side,
+        "learning_rate": rate,
+        "rounds": parameters.rounds,
+        "epochs": epochs,
+        "best_round": best[1],
+        "auprc": best[0],
+        "up_mb": parameters.rounds * len(vector) * bits / 8e6,
+        "down_mb": parameters.rounds * len(vector) * 4 / 1e6,
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def _contribution(
+    parameters: TrainingParameters, number: int, seed: int, data: Path, *, trunk: Path, place: Path
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """One partner's update or gradient; its head stays in its place."""
+    head, optimizer = place / "head.safetensors", place / "optimizer.safetensors"
+    common: dict[str, Any] = {
+        "places": data.with_name("places.npy"),
+        "dataset": data,
+        "trunk": trunk,
+        "head": head if number > 1 else None,
+        "head_seed": seed,
+    }
+    common |= {"seed": 1000 * number + seed, "settings": parameters.settings_in(number), "output": place}
+    if not isinstance(parameters, MinibatchParameters):
+        train(LocalSteps(epochs=parameters.local_epochs, **common))
+        return np.load(place / "update.npy")
+    epoch, batch = parameters.place_of(number)
+    train(
+        MinibatchGradient(
+            optimizer=optimizer if number > 1 else None,
+            order_seed=100_000 + 100 * epoch + seed,
+            batch=batch,
+            loss_normalizer=parameters.loss_normalizer,
+            **common,
+        )
+    )
+    return np.load(place / "gradient.npy")
+
+
+def _auprc(data: Path, trunk: Path, place: Path) -> float:
+    scored = train(
+        Score(dataset=data, trunk=trunk, head=place / "head.safetensors", folds=(4,), output=place)
+    )
+    assert isinstance(scored, ScoreResult)
+    return scored.means.auprc or 0.0
+
+
+def traffic(mailbox: Path, run: str) -> tuple[int, int]:
+    """Mean bytes that a partner sent in its message bodies, and bytes of the models that the plans name."""
+    messages = mailbox / "messages" / run
+    senders = sorted({path.stem for path in messages.glob("r*/masked/*.json")})
+    sent = sum(
+        json.loads(path.read_bytes())["head"]["body"]["bytes"]
+        for sender in senders
+        for path in messages.glob(f"r*/*/{sender}.json")
+    )
+    plans = [
+        json.loads(path.read_bytes())["head"]["body"]["sha256"] for path in messages.glob("r*/plan/*.json")
+    ]
+    models = [json.loads((mailbox / "blobs" / digest).read_bytes())["model_in"] for digest in plans]
+    return sent // len(senders), sum(model["bytes"] for model in models if model)
+
+
+if __name__ == "__main__":
+    main()
