@@ -9,8 +9,11 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
+from uuid import UUID
 
-from prefect import asuspend_flow_run
+from prefect import asuspend_flow_run, get_client
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import ObjectNotFound
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,6 +32,7 @@ from tasks.rounds.patience import Patience, beside
 
 logger = logging.getLogger("motet")
 
+DRAIN_SECONDS = 30.0
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.1, 2.0  # at the file of a decision
 
 
@@ -188,9 +192,11 @@ async def _ask_on_page(home: SiteDirectory, request: Request, *, seconds: float)
     """Suspend this flow run until somebody has filled in its form; a click without a signature grants nothing."""
     requests, asked = requests_of(home), request.asked
     waiting = home.path / "requests" / f"{asked.id}.flow-run"
-    if waiting.exists() and waiting.read_text() != flow_run.id:
+    if waiting.exists() and waiting.read_text() != flow_run.id and await _is_suspended(waiting.read_text()):
         raise Elsewhere
     replace_whole(waiting, [str(flow_run.id).encode()])
+    # A heartbeat that arrives behind the suspension would look like a run that has died since.
+    await asyncio.to_thread(EventsWorker.drain_all, timeout=DRAIN_SECONDS)
     given: Any = await asuspend_flow_run(
         wait_for_input=StewardDecision.with_initial_data(description=as_markdown(request)),
         timeout=max(1, int(seconds)),
@@ -206,6 +212,16 @@ async def _ask_on_page(home: SiteDirectory, request: Request, *, seconds: float)
         now=datetime.now(UTC),
     ):
         logger.warning("%s: that was no approval of request %s; it still waits", home.name, asked.id)
+
+
+async def _is_suspended(flow_run_id: str) -> bool:
+    """Whether another flow run still waits; one that was cancelled or crashed makes way."""
+    async with get_client() as client:
+        try:
+            other = await client.read_flow_run(UUID(flow_run_id))
+        except (ObjectNotFound, ValueError):
+            return False
+        return other.state is not None and other.state.is_paused()
 
 
 def as_markdown(request: Request) -> str:

@@ -6,6 +6,7 @@ Runs: on the coordinator, and for its own part on a partner. Source: own.
 
 import asyncio
 import base64
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from prefect.events import emit_event
 
 from data_contracts.plan import Modality, RoundPlan
 from flows.automations import ROUND_COMPLETED, RUN_ENDED
+from flows.run_tables import ROUND_SECONDS
 from tasks.evaluation.comparison import BARS
 from tasks.evaluation.metrics import METRICS_OF
 from tasks.evaluation.pictures import NAMES, draw_rounds
@@ -98,6 +100,8 @@ class RoundReport:
                 "seconds": round(seconds, 1),
             }
         )
+        with (self.directory.parent / ROUND_SECONDS).open("a") as file:
+            file.write(json.dumps({"round": plan.round, "seconds": round(seconds, 1)}) + "\n")
         extra = {
             "aggregation/survivors": float(len(outcome["survivors"])),
             "communication/bytes_up_per_partner": float(bytes_up(plan)),

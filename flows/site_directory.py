@@ -32,7 +32,7 @@ from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.exchange.enrolment import Enrolment, Role, SignedRoster, parse
 from tasks.exchange.https_mailbox import HttpsMailbox, MailboxConnection
 from tasks.exchange.identity import Identity, secret_file
-from tasks.exchange.mailbox import Mailbox
+from tasks.exchange.mailbox import DirectoryMailbox, Mailbox
 from tasks.exchange.quarantine import Quarantine
 from tasks.exchange.run_seal import RunSeal
 from tasks.exchange.sealing import SealingKey
@@ -300,12 +300,24 @@ class SiteDirectory:
             quarantine=Quarantine(self.path / "quarantine"),
         )
 
+    def copied_board(self, run_id: str) -> Board:
+        """A run as it was copied (``motet verify fetch``): nothing of it needs the mailbox."""
+        copy = replace(self.open_board(run_id), mailbox=DirectoryMailbox(self.run(run_id).mailbox))
+        return replace(copy, seal=self._seal_on(copy))
+
     def seal(self, run_id: str) -> Callable[[], RunSeal]:
-        """The key of a run: the coordinator's own, or what the coordinator has sealed to this partner."""
+        """The key of a run: the coordinator's own, or what the coordinator has sealed to this site."""
+        return self._seal_on(self.open_board(run_id))
+
+    def _seal_on(self, board: Board) -> Callable[[], RunSeal]:
+        run_id = board.run_id
         if self.settings.role == "coordinator":
             return seal_of_coordinator(lambda: self.run_key(run_id), run_id=run_id)
+        roster = self.roster_of(run_id)
         return seal_of_partner(
-            self.open_board(run_id), sealing_key=lambda: self.sealing_key, roster=self.roster_of(run_id)
+            board,
+            sealing_key=lambda: SealingKey(secret_file(self.room_under(roster) / "sealing")),
+            roster=roster,
         )
 
     def run_key(self, run_id: str) -> bytes:

@@ -28,6 +28,8 @@ from flows.partner import take_part
 from flows.partner_work import Partner
 from flows.run_directory import RunDirectory, create_run, list_runs
 from flows.run_keys import share_run_key
+from flows.run_page import RunPage, kept_up_to_date
+from flows.run_tables import own_figures
 from flows.settings import RunSettings
 from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
 from flows.site_settings import RunOpening, check_plan, read_opening
@@ -131,16 +133,21 @@ async def _lead(home: SiteDirectory, run: RunDirectory) -> dict[str, Any]:
     share_run_key(board, key=home.run_key(run.run_id), roster=home.roster)
     claim_run(home, board)
     board.post_json(Kind.RUN_OPENED, opening.model_dump(mode="json"))
-    try:
-        await await_answers(home, board, opening)
-    except AgreementViolation:
-        create_once(run.path / REFUSED, [b""])  # nobody takes it up again
-        raise
-    report = await track_rounds(facts)
-    coordinator = Coordinator(
-        board=board, settings=run.settings, listed=tuple(study["listed"]), report=report, earlier=home.earlier
-    )
-    trained = await lead(coordinator)
+    async with kept_up_to_date(RunPage(board, own=False, run=run.path)):
+        try:
+            await await_answers(home, board, opening)
+        except AgreementViolation:
+            create_once(run.path / REFUSED, [b""])  # nobody takes it up again
+            raise
+        report = await track_rounds(facts)
+        coordinator = Coordinator(
+            board=board,
+            settings=run.settings,
+            listed=tuple(study["listed"]),
+            report=report,
+            earlier=home.earlier,
+        )
+        trained = await lead(coordinator)
     return await finish_coordinator(
         facts,
         home.in_run(run.run_id),
@@ -179,19 +186,22 @@ async def _participate(home: SiteDirectory, chosen: str, *, dask: str | None) ->
     home.demand_in_force(chosen, now=datetime.now(UTC))
     board = home.board(chosen)
     opening = await _opening(home, board)
-    await answer_run(home, board, opening)
-    first = await next_plan(board, 0, patience=Patience(home.settings.answer_seconds))
-    if first is None and home.run(chosen).result is None:
-        raise ProtocolError(
-            f"'{board.roster.coordinator}' closed run '{chosen}' before its first round",
-            advice="another partner may have refused it; wait for the next run",
-        )
-    if first is not None:
-        gate(home, board, opening)(first)
-    run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
-    home.keep_roster_of(chosen, home.roster_of(chosen))
-    with run.held():
-        return run.result or await _work(home, run, board, opening, dask=dask)
+    async with kept_up_to_date(RunPage(board, own=True, run=home.run(chosen).path)) as page:
+        await answer_run(home, board, opening)
+        first = await next_plan(board, 0, patience=Patience(home.settings.answer_seconds))
+        if first is None and home.run(chosen).result is None:
+            raise ProtocolError(
+                f"'{board.roster.coordinator}' closed run '{chosen}' before its first round",
+                advice="another partner may have refused it; wait for the next run",
+            )
+        if first is not None:
+            gate(home, board, opening)(first)
+        run = create_run(home.path, settings=opening.settings, now=datetime.now(UTC), run_id=chosen)
+        home.keep_roster_of(chosen, home.roster_of(chosen))
+        with run.held():
+            result = run.result or await _work(home, run, board, opening, dask=dask)
+        page.figures |= own_figures(result["uplift"])
+        return result
 
 
 async def _work(

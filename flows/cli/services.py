@@ -8,6 +8,7 @@ import argparse
 from typing import Any
 
 from flows import services
+from flows.cli.run_status import show_runs
 from flows.cli.tables import print_table
 from flows.services import Service
 
@@ -33,10 +34,10 @@ def down(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def status(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Say how each service stands."""
+    """Say how each service stands, and at a site each run."""
     found = services.status(arguments.home)
     _show(found)
-    return {"services": _as_json(found)}
+    return {"services": _as_json(found), "runs": show_runs(arguments.home, arguments.run)}
 
 
 def _show(found: tuple[Service, ...]) -> None:

@@ -74,10 +74,12 @@ def _board(home: Path, run_id: str) -> Board:
             f"there is no run '{run_id}' under {home}",
             advice="copy it first: motet verify fetch" if is_site else "see `motet runs`",
         )
+    if is_site:
+        return open_site(home).copied_board(run_id)
     return Board(
         mailbox=DirectoryMailbox(run.mailbox),
         identity=Identity(READER, os.urandom(32)),
-        roster=open_site(home).roster.roster if is_site else _roster(run),
+        roster=_roster(run),
         run_id=run.run_id,
     )
 

@@ -25,13 +25,12 @@ from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import BaselineName, Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
-from tasks.studies.phases import MEASURED, Phase, Split
+from tasks.studies.phases import FOLD_OF, MEASURED, Phase, Split
 from tasks.studies.qsar_training import COUNT_BITS, RunJob
 from tasks.studies.training_parameters import MAX_ROUNDS
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
-FOLDS = {"validation": 4, "test": 0}
 ADAPTED = "adapted"
 """The arm with a trunk of the partner's own beside the shared one; only its partner sees it."""
 
@@ -149,22 +148,22 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     parameters = parameters_of(plan)
     values = {}
     for arm in parameters.arm_names:
-        scored = await _score(inputs, arm, parameters, fold=FOLDS[parameters.split], output=directory / arm)
+        scored = await _score(inputs, arm, parameters, fold=FOLD_OF[parameters.split], output=directory / arm)
         values[arm] = counted_values(scored.metrics, scored.regression_metrics)
         if (
             parameters.phase == "standard" and parameters.split == "test"
         ):  # the partner's own: for its reliability
             calibration = directory / arm / CALIBRATION
-            await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)
+            await _score(inputs, arm, parameters, fold=FOLD_OF["validation"], output=calibration)
     if parameters.split == "validation":
         write_contribution(
             directory, {"federated": to_figures(values["federated"], names=parameters.metrics)}
         )
         return
     for arm in sorted(inputs.arms.keys() - set(parameters.arm_names)):  # the partner's own: in no sum
-        await _score(inputs, arm, parameters, fold=FOLDS["test"], output=directory / arm)
+        await _score(inputs, arm, parameters, fold=FOLD_OF["test"], output=directory / arm)
         calibration = directory / arm / CALIBRATION
-        await _score(inputs, arm, parameters, fold=FOLDS["validation"], output=calibration)
+        await _score(inputs, arm, parameters, fold=FOLD_OF["validation"], output=calibration)
     for name in inputs.baselines if parameters.modality != "regression" else ():
         await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, baseline=name, output=directory / name))
     sums = {arm: to_integers(values[arm], names=parameters.metrics) for arm in parameters.arm_names}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows import processes, services
 from tests.chaos.links import Relay
-from tests.sites.conftest import ROOT, TABLES, last_object, motet
+from tests.sites.hosts import ROOT, TABLES, last_object, motet
 
 PARTNERS = ("partner-a", "partner-b", "partner-c", "partner-d")
 PARTIES = ("coordinator", *PARTNERS)

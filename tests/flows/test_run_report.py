@@ -1,15 +1,19 @@
 """A partner without a single endpoint to compare spoils nobody's run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 
 from flows.cli.run import _report as print_report
+from flows.partner_work import _installed
+from flows.reporting import _bars
 from flows.run_directory import RunDirectory
 from tasks.evaluation.metric_tables import metrics_table, regression_metrics_table, write_table
 from tasks.evaluation.metrics import endpoint_metrics
 from tasks.evaluation.regression_metrics import regression_metrics
 from tasks.evaluation.whole_report import report_of
+from tasks.local_training import baseline
 from tests.local_training.conftest import write_prepared
 
 NOTHING_COMPARED = {"n_endpoints": 0, "metrics": {}}
@@ -82,3 +86,23 @@ def test_the_table_of_numbers_shows_errors(tmp_path, capsys):
     assert "RMSE federated" in printed
     (row,) = [line.split() for line in printed.splitlines() if line.startswith("partner-a ")]
     assert row == ["partner-a", "7", "0.600", "0.700", "0.600", "0.700", "0.100", "+25.0", "%"]
+
+
+def test_a_baseline_without_its_library_is_skipped_by_name_and_the_others_run(monkeypatch, caplog):
+    monkeypatch.setitem(baseline.LIBRARY, "boosted", "no_such_library")
+    partner = SimpleNamespace(
+        baselines=("logistic", "boosted"), site=SimpleNamespace(name="partner-a", results=None)
+    )
+    with caplog.at_level("WARNING", logger="motet"):
+        assert _installed(partner) == ("logistic",)
+    (message,) = caplog.messages
+    assert "partner-a: baseline 'boosted' is skipped" in message
+    assert "motet[baselines]" in message
+
+
+def test_the_consortiums_bars_are_shown_only_if_all_of_them_were_announced():
+    bars = (0.5, 0.6, 0.7, 0.8, 0.9)
+    test = {f"test/shares/auprc_{way}_{bar}": 0.25 for bar in bars for way in ("lifted", "fallen")}
+    assert "| 0.8 | 0.2500 | 0.2500 |" in _bars(test)
+    test.pop("test/shares/auprc_lifted_0.5")
+    assert _bars(test) == []

@@ -15,7 +15,7 @@ from flows.prefect_environment import HEARTBEAT_SECONDS, client_environment
 from tests.services import test_services
 
 pytestmark = pytest.mark.timeout(400)
-SHORT = {"heartbeat_seconds": 4.0, "round_seconds": 10.0}
+SHORT = {"heartbeat_seconds": 12.0, "round_seconds": 10.0}
 PATIENCE_SECONDS = 150
 
 PROGRAM = """
@@ -43,6 +43,7 @@ with get_client(sync_client=True) as client:
         runs[name] = str(run.id)
         client.set_flow_run_state(run.id, State(type=StateType.RUNNING), force=True)
         emit_event(HEARTBEAT, resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": name})
+    EventsWorker.drain_all(timeout=60)  # as a run does before it waits
     client.set_flow_run_state(runs["waiting"], State(type=StateType.PAUSED, name="Suspended"), force=True)
     emit_event(RUN_STARTED, resource=run_resource("still"))
 EventsWorker.drain_all(timeout=60)

@@ -22,7 +22,7 @@ GUIDE = ROOT / "docs" / "running-a-consortium.md"
 PARTNERS = ("partner-a", "partner-b", "partner-c")
 OTHERS = ("mailbox", *PARTNERS)
 TRAINING = ("--hidden", "16", "--rounds", "2", "--local-epochs", "1", "--batch-size", "32")
-PATIENCE_SECONDS = 480
+PATIENCE_SECONDS = 600
 TABLES = ("activities", "structures", "assays")
 
 
@@ -47,10 +47,21 @@ def last_object(done):
 
 
 def guide_commands():
-    """The commands of the guide that lead from empty hosts to the first round, in order."""
+    """The commands of the guide, in order."""
     return [
         shlex.split(line)[1:] for line in re.findall(r"^ {4}(motet .*)$", GUIDE.read_text(), re.MULTILINE)
     ]
+
+
+def first_commands():
+    """Those that lead from empty hosts to the first round."""
+    text = GUIDE.read_text().partition("\n## 4. ")[0]
+    return re.findall(r"^ {4}(motet .*)$", text, re.MULTILINE)
+
+
+def guide_command(*words):
+    """The first command of the guide that begins so."""
+    return next(command for command in guide_commands() if command[: len(words)] == list(words))
 
 
 @dataclass
@@ -119,6 +130,16 @@ class Hosts:
     def said(self, host):
         return (self.at(host) / "log").read_text()
 
+    def await_file(self, host, pattern):
+        """Wait until a file lies in a host's site."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not list(self.home(host).glob(pattern)):
+            for running, process in self.running.items():
+                assert process.poll() is None, self.said(running)[-3000:]
+            assert time.monotonic() < deadline
+            with suppress(subprocess.TimeoutExpired):
+                self.running[host].wait(timeout=0.05)
+
     def finish(self, host):
         """Wait until a host's command has ended well."""
         code = self.running.pop(host).wait(timeout=PATIENCE_SECONDS)
@@ -145,42 +166,56 @@ class Hosts:
         return json.loads((self.home(host) / "runs" / run_id / "result.json").read_bytes())
 
 
-def enrol(hosts, dataset, *, same_secrets_as):
-    """The guide's first part; the partners' secrets are then made those of another run."""
-    init_mailbox, init_coordinator, init_partner, make_roster = guide_commands()[:4]
-    hosts.do("mailbox", init_mailbox)
-    hosts.do("coordinator", init_coordinator)
+def enrol(hosts, dataset, *, same_secrets_as, others=OTHERS, asks=()):
+    """The guide's first part; the partners' secrets are then made those of another run.
+
+    Stewards of the partners in ``asks`` want to be asked for every run.
+    """
+    for role in ("mailbox", "coordinator", "auditor"):
+        if role == "coordinator" or role in others:
+            hosts.do(role, guide_command("init", role))
     for name in PARTNERS:
         for table in TABLES:
             shutil.copy(getattr(dataset.files(name), table), hosts.at(name) / f"{table}.parquet")
-        hosts.do(name, init_partner, *_invented(dataset), **{"qsar-2026": dataset.name})
+        told = {"qsar-2026": dataset.name} | ({"--grant": "--ask"} if name in asks else {})
+        hosts.do(name, guide_command("init", "partner"), *_invented(dataset), **told)
         keys = same_secrets_as / "partners" / name / "keys"
         shutil.copy(keys / "site_secret", hosts.home(name) / "keys")
     first = same_secrets_as / "partners" / PARTNERS[0] / "keys" / "consortium_secret"
     shutil.copy(first, hosts.home(PARTNERS[0]) / "keys")  # the first by name proposes it to the others
-    for host in OTHERS:
+    for host in others:
         shutil.copy(hosts.home(host) / "enrolment.json", hosts.at("coordinator") / f"{host}.json")
     given = {"acme.json": "partner-a.json", "bolt.json": "partner-b.json", "cure.json": "partner-c.json"}
-    made = last_object(hosts.do("coordinator", make_roster, "--json", **given))
+    more = ["auditor.json"] if "auditor" in others else []
+    make = guide_command("roster", "make")
+    made = last_object(hosts.do("coordinator", make, *more, "--json", **given))
     (hosts.at("coordinator") / "roster-digest").write_text(json.dumps(made["digest"]))
 
 
-def begin(hosts, dataset, *, training=TRAINING):
-    """The guide's second and third part: pin the roster, serve, look around, join, lead."""
-    accept_mailbox, serve, accept, doctor, join, doctor_again, lead = guide_commands()[4:]
+def accept_everywhere(hosts, *, others=OTHERS):
+    """Pin the coordinator's newest roster at every site."""
+    accept = guide_command("roster", "accept")
     digest = json.loads((hosts.at("coordinator") / "roster-digest").read_text())
-    for host in OTHERS:
+    for host in others:
         shutil.copy(hosts.home("coordinator") / "roster.json", hosts.at(host))
-    hosts.do("mailbox", accept_mailbox, DIGEST=digest)
+        home = ("--home", hosts.home(host)) if host == "mailbox" else ()
+        hosts.do(host, accept[: accept.index("--digest") + 2], *home, DIGEST=digest)
+    hosts.commands_run += [each for each in guide_commands() if each[:2] == ["roster", "accept"]]
+
+
+def begin(hosts, dataset, *, training=TRAINING, others=OTHERS):
+    """The guide's second and third part: pin the roster, serve, look around, join, lead."""
+    serve, join, doctor = (guide_command(word) for word in ("mailbox", "join", "doctor"))
+    accept_everywhere(hosts, others=others)
     hosts.start("mailbox", serve)
     for name in PARTNERS:
-        hosts.do(name, accept, DIGEST=digest)
         hosts.start(name, join)
         hosts.await_message(f"roster-*/r00000-a0/roster-accepted/{name}.json")  # one Prefect starts at a time
-    looked = hosts.do("partner-a", doctor, check=False), hosts.do("coordinator", doctor_again, check=False)
+    looked = hosts.do("partner-a", doctor, check=False), hosts.do("coordinator", doctor, check=False)
     assert all(f"answers at {hosts.address}" in each.stdout for each in looked)
     (hosts.at("coordinator") / "catalogue.txt").write_text("\n".join(dataset.catalogue))
-    hosts.start("coordinator", lead, *_invented(dataset), *training, **{"qsar-2026": dataset.name})
+    told = {"qsar-2026": dataset.name}
+    hosts.start("coordinator", guide_command("lead"), *_invented(dataset), *training, **told)
     return serve, join
 
 

@@ -44,9 +44,10 @@ def places(tmp_path_factory):
 async def play(places):
     boards = {name: places.site(name).board(RUN) for name in (*PARTNERS, "coordinator")}
     leading = boards["coordinator"]
+    made.share_key(places, RUN)
     draft = RoundPlan(
         run_id=RUN, round=0, study="evaluation", cohort=PARTNERS, threshold=3, lanes=lanes(PARAMETERS),
-        model_in=leading.mailbox.put_body([b"a trunk"], contract="trunk@1"),
+        model_in=leading.mailbox.blobs.put([b"a trunk"], contract="trunk@1"),
         parameters=PARAMETERS.model_dump(), deadline_seconds=60,
     )  # fmt: skip
     plan = publish_plan(leading, draft)
@@ -88,12 +89,12 @@ def request(places, name, method, address, body):
 
 
 OWN = address_of_slot(Slot(RUN, 0, 0, Kind.ADVERT, "auditor"))
-ANOTHERS = address_of_slot(Slot(RUN, 5, 0, Kind.ADVERT, "partner-a"))
+OF_ANOTHER = address_of_slot(Slot(RUN, 5, 0, Kind.ADVERT, "partner-a"))
 BLOB = address_of_blob("a" * 64)
 
 
 @pytest.mark.parametrize(
-    ("method", "address"), [("PUT", OWN), ("PUT", ANOTHERS), ("PUT", BLOB), ("DELETE", BLOB)]
+    ("method", "address"), [("PUT", OWN), ("PUT", OF_ANOTHER), ("PUT", BLOB), ("DELETE", BLOB)]
 )
 def test_the_mailbox_takes_nothing_from_an_auditor(places, method, address):
     assert request(places, "auditor", method, address, b"something") == 403
@@ -106,14 +107,13 @@ def test_an_auditor_verifies_a_round_after_the_mailbox_has_gone(places, capsys):
     assert (code, refused["advice"]) == (2, "copy it first: motet verify fetch")
     code, copied = motet("verify", "fetch", home=home, capsys=capsys)
     assert code == 0
-    assert (
-        copied["runs"][RUN]["messages"] == 5 * 3 + 6
-    )  # of every partner its five, and plan, four lists, outcome
+    n_messages = 5 * 3 + 7  # of every partner its five; key, plan, four lists, outcome
+    assert copied["runs"][RUN]["messages"] == n_messages
     assert copied["runs"][RUN]["missing"] == 0
     _, again = motet("verify", "fetch", RUN, home=home, capsys=capsys)
     assert again["runs"][RUN]["messages"] == again["runs"][RUN]["blob_bytes"] == 0
     mailbox = DirectoryMailbox(places.site("mailbox").path / "mailbox")
-    for blob in mailbox.blobs.root.iterdir():
+    for blob in (*mailbox.root.glob("blobs/*"), *mailbox.root.glob("sealed/*/*")):
         blob.unlink()  # as if the mailbox had made room, or its host had burnt down
     code, verified = motet("verify", "round", RUN, "0", home=home, capsys=capsys)
     assert code == 0
