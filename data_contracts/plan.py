@@ -18,6 +18,8 @@ PartyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{2,63}$")]
 Parameter = bool | int | float | str
 PairSecrets = Literal["x25519", "x25519+ml-kem-768"]
+Modality = Literal["classification", "regression", "hybrid"]
+"""What a study learns of an assay: whether a structure is active, its value, or both on one trunk."""
 HYBRID: Final = "x25519+ml-kem-768"
 
 

@@ -200,12 +200,17 @@ LABELS = Contract(
 
 PREDICTIONS = Contract(
     name="predictions",
-    version="1.1.0",
-    description="What a registered model answers, one row for each structure and endpoint.",
+    version="1.2.0",
+    description="What a registered model answers, one row for each structure and endpoint: a probability or a value.",
     fields=(
         Field("smiles", "string", description="structure as it was asked"),
         Field("endpoint", "string", description="endpoint of the model"),
-        Field("probability", "float64", nullable=True, description="probability of active"),
+        Field(
+            "probability",
+            "float64",
+            nullable=True,
+            description="probability of active; empty for a regression endpoint",
+        ),
         Field(
             "calibrated_probability",
             "float64",
@@ -221,6 +226,21 @@ PREDICTIONS = Contract(
             description="classes that the model does not rule out",
         ),
         Field(
+            "value",
+            "float64",
+            nullable=True,
+            optional=True,
+            description="of a regression endpoint, on the assay's scale, -log10(M) for concentrations",
+        ),
+        Field(
+            "value_low",
+            "float64",
+            nullable=True,
+            optional=True,
+            description="lower end of the interval that holds the truth as often as promised",
+        ),
+        Field("value_high", "float64", nullable=True, optional=True, description="its upper end"),
+        Field(
             "in_domain",
             "bool",
             nullable=True,
@@ -235,7 +255,9 @@ PREDICTIONS = Contract(
         Between("probability", 0, 1),
         Between("calibrated_probability", 0, 1),
         OneOf("conformal_set", ("active", "inactive", "both", "neither")),
-        RequiredWhen("probability", flag="valid", state=True),
+        Finite("value"),
+        Finite("value_low"),
+        Finite("value_high"),
         RequiredWhen("reason", flag="valid", state=False),
     ),
 )

@@ -82,7 +82,7 @@ async def perform(run: RunDirectory, *, machine: Machine, dask: str | None = Non
     coordinator = Coordinator(
         board=run.coordinator.board(mailbox=run.mailbox, roster=roster, run_id=run.run_id),
         settings=settings,
-        listed=dataset.catalogue if settings.catalogue_heads else (),
+        listed=_listed(dataset, settings),
         report=report,
         earlier=run.earlier(),
     )
@@ -108,6 +108,14 @@ async def perform(run: RunDirectory, *, machine: Machine, dask: str | None = Non
     return result
 
 
+def _listed(dataset: SimulatedDataset, settings: RunSettings) -> tuple[str, ...]:
+    """What the companies offer each other, by what the run learns."""
+    if not settings.catalogue_heads:
+        return ()
+    classes = dataset.catalogue if settings.modality != "regression" else ()
+    return classes if settings.modality == "classification" else (*classes, *dataset.regression_catalogue)
+
+
 async def _everybody(
     run: RunDirectory,
     dataset: SimulatedDataset,
@@ -126,6 +134,7 @@ async def _everybody(
                 files=dataset.files(name),
                 rules=run.settings.rules,
                 run_job=run_job,
+                local_trunk=run.settings.local_trunk,
                 earlier=run.earlier(name),
                 baselines=run.settings.baselines,
                 executor=executor,
@@ -203,6 +212,7 @@ class PooledArm:
         job = Centralised(
             kind="pooled",
             datasets=tuple(partner.prepared for partner in self._partners),
+            modality=self._parameters.modality,
             trunk=start,
             places=tuple(partner.places for partner in self._partners),
             head_seeds=tuple(partner.site.seed("head") for partner in self._partners),

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_contracts.envelope import Kind
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
 from flows.earlier_runs import NO_RUNS, EarlierRuns, warm_shared
 from flows.settings import Algorithm, RunSettings
+from tasks.evaluation.metrics import selection_value
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import Board
 from tasks.local_training.parameters import flatten, unflatten
@@ -135,7 +136,7 @@ async def lead(coordinator: Coordinator) -> TrainedTrunk:
         asked = EvaluationParameters(split="validation", after_round=last, arms=1, phase=parameters.phase)
         outcome = await _evaluate(coordinator, following, asked, trunks[last])
         validation[last] = _validation(coordinator, outcome)
-        following, best = following + 1, _best_round(validation, last=last)
+        following, best = following + 1, _best_round(validation, last=last, modality=parameters.modality)
     if "test" in measured:
         arms = len(evaluation_study.ARMS) - (not coordinator.settings.pooled_arm)
         asked = EvaluationParameters(split="test", after_round=best, arms=arms, phase=parameters.phase)
@@ -185,7 +186,7 @@ async def _train(coordinator: Coordinator, parameters: TrainingParameters, first
         if parameters.server_state is not None:
             course.states.append(parameters.server_state)
         _discard_passed(coordinator, parameters, course, round_number)
-        if _is_over(course.validation, patience=coordinator.settings.patience):
+        if _is_over(course.validation, patience=coordinator.settings.patience, modality=parameters.modality):
             break
     return course
 
@@ -222,7 +223,10 @@ async def _agree_on_catalogue(coordinator: Coordinator) -> dict[str, Any]:
     """Count who trains the listed endpoints, and keep those that enough partners train."""
     listed = catalogue_study.publish_list(coordinator.board.mailbox.blobs, coordinator.listed)
     lanes = catalogue_study.lanes(len(coordinator.listed))
-    parameters = {"n_partners": len(coordinator.board.roster.partners)}
+    parameters = {
+        "n_partners": len(coordinator.board.roster.partners),
+        "modality": coordinator.settings.modality,
+    }
     return await _round(coordinator, 0, study=CATALOGUE, lanes=lanes, parameters=parameters, trunk=listed)
 
 
@@ -258,6 +262,7 @@ def _first_model(coordinator: Coordinator, parameters: TrainingParameters) -> Bl
 async def _evaluate(
     coordinator: Coordinator, round_number: int, parameters: EvaluationParameters, trunk: BlobReference
 ) -> dict[str, Any]:
+    parameters = parameters.model_copy(update={"modality": coordinator.settings.modality})
     return await _round(
         coordinator,
         round_number,
@@ -308,17 +313,23 @@ def _validation(coordinator: Coordinator, outcome: Mapping[str, Any]) -> dict[st
     }
 
 
-def _is_over(validation: Mapping[int, Mapping[str, float]], *, patience: int) -> bool:
-    """Whether so many measured rounds in a row brought no better validation AUPRC; never with a patience of 0."""
-    measured = [
-        metrics["auprc"] for number, metrics in sorted(validation.items()) if number and "auprc" in metrics
-    ]
+def _is_over(
+    validation: Mapping[int, Mapping[str, float]], *, patience: int, modality: Modality = "classification"
+) -> bool:
+    """Whether so many measured rounds in a row brought no better validation figure; never with a patience of 0."""
+    measured = list(_measured(validation, modality=modality).values())
     return 0 < patience < len(measured) and max(measured[-patience:]) <= max(measured[:-patience])
 
 
-def _best_round(validation: dict[int, dict[str, float]], *, last: int) -> int:
-    """The round after which the summed validation AUPRC was highest; the last one if nothing could be measured."""
-    measured = {
-        number: metrics["auprc"] for number, metrics in validation.items() if number and "auprc" in metrics
-    }
+def _best_round(
+    validation: Mapping[int, Mapping[str, float]], *, last: int, modality: Modality = "classification"
+) -> int:
+    """The round after which the summed validation figure was highest; the last one if nothing could be measured."""
+    measured = _measured(validation, modality=modality)
     return max(measured, key=lambda number: (measured[number], -number)) if measured else last
+
+
+def _measured(validation: Mapping[int, Mapping[str, float]], *, modality: Modality) -> dict[int, float]:
+    """The figure that chooses the round, of each round in which it was measured, in order."""
+    found = {number: selection_value(metrics, modality) for number, metrics in sorted(validation.items())}
+    return {number: value for number, value in found.items() if number and value is not None}

@@ -17,7 +17,8 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from data_contracts.canonical_json import digest_of
-from data_contracts.catalogue import ENDPOINTS
+from data_contracts.catalogue import ENDPOINTS, REGRESSION_ENDPOINTS
+from data_contracts.plan import Modality
 from data_contracts.writing import read_table
 from flows import services
 from flows.automations import RUN_STARTED
@@ -29,12 +30,11 @@ from flows.reporting import RoundReport, link_to_mlflow, run_resource
 from flows.run_directory import RunDirectory
 from flows.settings import RunSettings
 from flows.sites import COORDINATOR, Site
-from tasks.evaluation.metric_tables import read_metrics
+from tasks.evaluation.metrics import SELECTION, selection_value
 from tasks.evaluation.steps import partner_report
+from tasks.evaluation.whole_report import write_nothing
 from tasks.exchange.blob_store import BlobStore
-from tasks.exchange.durable_files import replace_whole
 from tasks.featurization.preparation_rules import StructureRules
-from tasks.local_training.jobs import BASELINES
 from tasks.model_registration.bundle import DataOrigin, Validation
 from tasks.model_registration.registration import CONSORTIUM_MODEL, RegisteredVersion, partner_model
 from tasks.model_registration.steps import model_registration
@@ -42,11 +42,10 @@ from tasks.studies.phases import MEASURED
 from tasks.tracking.runs import TrackedRun, end_run, log_files, log_parameters, log_round, open_run
 from tasks.tracking.store import open_store
 
-ARM_ORDER = ("single", "federated", "pooled")
+ARM_ORDER = ("single", "federated", "adapted", "pooled")
 
 
 logger = logging.getLogger("motet")
-NOTHING_COMPARED: dict[str, Any] = {"n_endpoints": 0, "metrics": {}}
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,11 @@ class RunFacts:
         return digest_of(self.run.settings.model_dump(include=set(public), mode="json"))[:32]
 
     @property
+    def modality(self) -> Modality:
+        """What the run learns of the assays."""
+        return self.run.settings.modality
+
+    @property
     def structure_rules(self) -> StructureRules:
         """How every partner prepared its structures, and every model of the run prepares molecules."""
         return self.run.settings.rules.structures
@@ -85,10 +89,11 @@ class RunFacts:
         """Whether this is a production model, which carries the figure of its report."""
         return self.run.settings.phase == "final"
 
-    def validation(self, auprc: float | None) -> Validation | None:
+    def validation(self, value: float | None) -> Validation | None:
         """A model's figure, if it could be measured: on the validation fold, or on its report's test fold."""
+        metric = "_and_".join(SELECTION[self.modality])
         basis = f"{self.basis}-report" if self.is_final else self.basis
-        return None if auprc is None else Validation(metric="auprc", value=auprc, basis=basis)
+        return None if value is None else Validation(metric=metric, value=value, basis=basis)
 
 
 async def track(facts: RunFacts, *, experiment: str, party: str) -> TrackedRun:
@@ -121,6 +126,7 @@ async def track_rounds(facts: RunFacts) -> RoundReport:
         n_rounds=facts.run.settings.rounds + 1 + len(MEASURED[facts.run.settings.phase]),
         directory=facts.run.path / "pictures",
         control=facts.origin.control,
+        modality=facts.modality,
         simulated_assays=facts.simulated_assays,
     )
 
@@ -143,14 +149,19 @@ async def finish_partner(
     Returns:
         The registered version (None in the tuning phase), and the uplift.
     """
-    endpoint_ids = read_table(site.prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
     await _report(facts, site, outcome)
     uplift = json.loads((site.results / "uplift.json").read_bytes())
     await asyncio.to_thread(
         _log_partner, tracked, uplift, results=site.results, round_number=outcome.best_round
     )
-    federated = outcome.arms["federated"]
-    keep_of_partner(site, outcome, endpoints=endpoint_ids, uplift=uplift, rules=facts.structure_rules)
+    chosen, names = outcome.arms[outcome.registered], _endpoint_names(site.prepared, facts.modality)
+    keep_of_partner(
+        site,
+        outcome,
+        endpoints=[*names["endpoints"], *names["regression_endpoints"]],
+        uplift=uplift,
+        rules=facts.structure_rules,
+    )
     if (
         facts.run.settings.phase == "tune"
     ):  # it exists to choose settings; what serves comes from the later phases
@@ -161,10 +172,10 @@ async def finish_partner(
         tracked=tracked,
         run_id=facts.run.run_id,
         name=partner_model(site.name),
-        trunk=federated.trunk,
-        head=federated.head,
-        places=federated.places,
-        endpoints=endpoint_ids,
+        trunk=chosen.trunk,
+        head=chosen.head,
+        places=chosen.places,
+        **names,
         data=facts.origin,
         validation=facts.validation(own_figure(outcome, earlier)),
         bundle=site.root / "model",
@@ -177,20 +188,28 @@ async def finish_partner(
     return version, uplift
 
 
+def _endpoint_names(prepared: Path, modality: Modality) -> dict[str, list[str]]:
+    """Names of a model's endpoints, classes and numbers apart."""
+    classes: list[str] = []
+    numbers: list[str] = []
+    if modality != "regression":
+        classes = read_table(prepared / "endpoints.arrow", ENDPOINTS).column("endpoint_id").to_pylist()
+    if modality != "classification":
+        found = read_table(prepared / "regression_endpoints.arrow", REGRESSION_ENDPOINTS)
+        numbers = found.column("endpoint_id").to_pylist()
+    return {"endpoints": classes, "regression_endpoints": numbers}
+
+
 async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
-    """Write the partner's report; where no endpoint can be compared, only that there is none."""
-    if outcome.scores is None or not read_metrics(outcome.scores / "federated" / "metrics.arrow")[1].any():
-        if outcome.scores is not None:
-            logger.info(
-                "%s: no endpoint has enough labels of both classes in the test fold; no report", site.name
-            )
-        replace_whole(site.results / "uplift.json", [json.dumps(NOTHING_COMPARED).encode()])
+    """Write the partner's report; where nothing was tested, only that nothing was compared."""
+    if outcome.scores is None:
+        write_nothing(site.results)
         return
-    baselines = [name for name in BASELINES if (outcome.scores / name / "metrics.arrow").exists()]
     await partner_report(
         site.name,
         outcome.scores,
-        arms=(*sorted(outcome.arms, key=ARM_ORDER.index), *baselines),
+        arms=sorted(outcome.arms, key=ARM_ORDER.index),
+        modality=facts.modality,
         prepared=site.prepared,
         output=site.results,
         seed=facts.run.settings.seed,
@@ -200,22 +219,19 @@ async def _report(facts: RunFacts, site: Site, outcome: PartOutcome) -> None:
 
 def _log_partner(tracked: TrackedRun, uplift: Mapping[str, Any], *, results: Path, round_number: int) -> None:
     metrics: dict[str, float] = {}
-    for metric, found in uplift["metrics"].items():
+    compared = uplift["metrics"] | uplift.get("regression_metrics", {})
+    for metric, found in compared.items():
         metrics |= {f"test/{arm}_{metric}": interval["value"] for arm, interval in found["arms"].items()}
         metrics[f"uplift/{metric}"] = found["uplift"]["value"]
         metrics[f"uplift/riptop_{metric}"] = found["riptop"]["value"]
     log_round(tracked, metrics, round_number=round_number, time_ms=int(time.time() * 1000))
     if not metrics:
         return
-    log_files(
-        tracked,
-        {
-            "report/report.html": results / "report.html",
-            "pictures/uplift.png": results / "uplift.png",
-            "pictures/endpoints.png": results / "endpoints.png",
-            "tables/endpoints.parquet": results / "endpoints.parquet",
-        },
-    )
+    kept = {"report": "report.html"}
+    kept |= {f"pictures/{name}": f"{name}.png" for name in ("uplift", "endpoints", "regression")}
+    kept |= {f"tables/{name}": f"{name}.parquet" for name in ("endpoints", "regression_endpoints")}
+    files = {f"{where.split('/')[0]}/{name}": results / name for where, name in kept.items()}
+    log_files(tracked, {where: path for where, path in files.items() if path.exists()})
 
 
 async def finish_coordinator(
@@ -245,7 +261,7 @@ async def finish_coordinator(
     await report.close(validation=trained.validation, test=trained.test)
     blobs.open(trained.trunk, who=site.name)
     settings = facts.run.settings
-    best = trained.validation.get(trained.best_round, {}).get("auprc")
+    best = selection_value(trained.validation.get(trained.best_round, {}), facts.modality)
     if facts.is_final:
         best = earlier.demand(settings.rounds_from, phase="report")[1].figure
     keep_of_coordinator(site, trained, settings, shared=blobs.path(trained.trunk), validation=best)
@@ -276,6 +292,7 @@ async def finish_coordinator(
             "simulated_assays": facts.simulated_assays,
             "control": facts.origin.control,
         },
+        "modality": facts.modality,
         "best_round": trained.best_round,
         "trunk_sha256": trained.trunk.sha256,
         "consortium": {
@@ -283,7 +300,7 @@ async def finish_coordinator(
             "uplift_auprc": federated - single if federated is not None and single is not None else None,
         },
         "phase": settings.phase,
-        "validation_auprc": best,
+        "validation_auprc": best if facts.modality == "classification" else None,
         "models": {**registered, **models},
     }
     facts.run.write_result(result)

@@ -44,7 +44,7 @@ def keep_of_partner(
         layers=parameters.layers,
         recipe=recipe(rules),
         endpoints=tuple(endpoints),
-        figure=tested["value"] if tested and parameters.phase == "report" else outcome.validation_auprc,
+        figure=tested["value"] if tested and parameters.phase == "report" else outcome.validation,
     )
     keep(site, record, {HEAD: head})
 
@@ -69,7 +69,7 @@ def keep_of_coordinator(
 def own_figure(outcome: PartOutcome, earlier: EarlierRuns) -> float | None:
     """The partner's own AUPRC that its model is judged by: of the validation fold, or of its report."""
     if outcome.parameters.phase != "final":
-        return outcome.validation_auprc
+        return outcome.validation
     return earlier.demand(outcome.parameters.rounds_from, phase="report")[1].figure
 
 
@@ -78,8 +78,13 @@ def calibration_inputs(site: Site, outcome: PartOutcome, earlier: EarlierRuns) -
     phase, rounds_from = outcome.parameters.phase, outcome.parameters.rounds_from
     if phase == "standard":
         assert outcome.scores is not None  # noqa: S101 - it has a test
-        scores = outcome.scores / "federated" / CALIBRATION / "scores.arrow"
-        return CalibrationInputs(scores=scores, prepared=site.prepared, n_bits=outcome.parameters.n_bits)
+        return CalibrationInputs(
+            scores=outcome.scores / outcome.registered / CALIBRATION / "scores.arrow",
+            prepared=site.prepared,
+            modality=outcome.parameters.modality,
+            head=outcome.arms[outcome.registered].head,
+            n_bits=outcome.parameters.n_bits,
+        )
     before = "tune" if phase == "report" else "report"
     tuned, _ = earlier.demand(rounds_from, phase="tune" if phase == "report" else "report")
     held_out = VALIDATION_FOLDS if phase == "report" else TEST_FOLDS

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, ProtocolError
-from data_contracts.plan import RoundPlan, threshold_for
+from data_contracts.plan import Modality, RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.earlier_runs import bring_calibrations
 from flows.partner_work import (
@@ -27,13 +27,14 @@ from flows.partner_work import (
     train_alone,
     work_on,
 )
-from tasks.evaluation.metric_tables import read_metrics
+from tasks.evaluation.metric_tables import selection_of
+from tasks.evaluation.score_tables import CALIBRATION
 from tasks.featurization.steps import featurization
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
 from tasks.rounds.steps import secure_aggregation
 from tasks.studies.catalogue import CATALOGUE
-from tasks.studies.evaluation import EVALUATION, Arm
+from tasks.studies.evaluation import ADAPTED, EVALUATION, Arm
 from tasks.studies.phases import MEASURED
 from tasks.studies.training_parameters import TrainingParameters
 
@@ -50,14 +51,17 @@ class PartOutcome:
         parameters: Of the training.
         arms: The partner's models by arm.
         scores: Directory with the tables of each arm on the test fold; None if the run's phase tests nothing.
-        validation_auprc: The partner's own validation AUPRC of the chosen trunk.
+        registered: Which arm is the partner's model: ``federated``, or ``adapted`` where that is better on the
+            validation fold.
+        validation: The partner's own figure on its validation fold, ``metrics.selection_value``; None without one.
     """
 
     best_round: int
     parameters: TrainingParameters
     arms: dict[str, Arm]
     scores: Path | None
-    validation_auprc: float | None
+    registered: str
+    validation: float | None
 
 
 async def take_part(partner: Partner) -> PartOutcome:
@@ -118,7 +122,7 @@ def _same_run(
     parameters: TrainingParameters, before: TrainingParameters | None, plan: RoundPlan
 ) -> TrainingParameters:
     """Check that a run keeps its phase and what it rests on from plan to plan."""
-    names = ("phase", "rounds_from", "warm_start", "search")
+    names = ("phase", "rounds_from", "warm_start", "search", "modality")
     if before is not None and any(getattr(parameters, name) != getattr(before, name) for name in names):
         raise AgreementViolation(
             f"the plan of round {plan.round} belongs to another phase or start than its run"
@@ -172,14 +176,20 @@ async def _finished(
     elif parameters.phase == "report" and scores is not None:
         tuned, _ = partner.earlier.demand(parameters.rounds_from, phase="tune")
         bring_calibrations(scores, arms=tuple(arms), tuned=tuned, site=partner.site)
+    registered, validation = "federated", None
+    if "validation" in MEASURED[parameters.phase]:
+        validation = _validation(partner, best, parameters.modality)
+    if scores is not None and ADAPTED in arms:
+        adapted = selection_of(scores / ADAPTED / CALIBRATION, parameters.modality)
+        if adapted is not None and adapted > (validation or 0.0):
+            registered, validation = ADAPTED, adapted
     return PartOutcome(
         best_round=best,
         parameters=parameters,
         arms=arms,
         scores=scores,
-        validation_auprc=_validation_auprc(partner, best)
-        if "validation" in MEASURED[parameters.phase]
-        else None,
+        registered=registered,
+        validation=validation,
     )
 
 
@@ -215,11 +225,11 @@ def _is_test(plan: RoundPlan) -> bool:
     return plan.study == EVALUATION.name and plan.parameters.get("split") == "test"
 
 
-def _validation_auprc(partner: Partner, best_round: int) -> float | None:
+def _validation(partner: Partner, best_round: int, modality: Modality) -> float | None:
     """The partner's figure for the chosen trunk, scored in the round after it stood; None if it missed that round."""
     directory = partner.round_directory(best_round + 1)
+    table = "regression_metrics.arrow" if modality == "regression" else "metrics.arrow"
     for scored in (directory / "validation", directory / "federated"):
-        if (scored / "metrics.arrow").exists():
-            metrics, counted = read_metrics(scored / "metrics.arrow")
-            return metrics.means(counted)["auprc"]
+        if (scored / table).exists():
+            return selection_of(scored, modality)
     return None

@@ -20,6 +20,7 @@ from data_contracts.errors import AgreementViolation, Equivocation, TooFewPartne
 from data_contracts.plan import RoundPlan
 from data_contracts.references import BlobReference
 from data_contracts.writing import read_table
+from flows.adapting import adapt
 from flows.earlier_runs import NO_RUNS, EarlierRuns, calibrations, warm_head
 from flows.single_arm import ALONE, single_arm_job
 from flows.sites import Site
@@ -34,6 +35,8 @@ from tasks.featurization.reference_exchange import PreparationCheck, keyed_diges
 from tasks.local_training.baseline import missing
 from tasks.local_training.jobs import BaselineName, Centralised, Score
 from tasks.local_training.parameters import write_parameters
+from tasks.rounds.partner import next_plan
+from tasks.rounds.patience import Patience
 from tasks.rounds.retention import vector_reference
 from tasks.rounds.study import Study
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
@@ -42,7 +45,7 @@ from tasks.studies import evaluation as evaluation_study
 from tasks.studies import minibatch_training as minibatch_study
 from tasks.studies import qsar_training as training_study
 from tasks.studies.catalogue import CATALOGUE
-from tasks.studies.evaluation import EVALUATION, Arm
+from tasks.studies.evaluation import ADAPTED, EVALUATION, Arm
 from tasks.studies.minibatch_training import QSAR_MINIBATCHES
 from tasks.studies.qsar_training import QSAR_TRAINING, RunJob
 from tasks.studies.steps import catalogue, evaluation, local_training, train_without_federation
@@ -52,6 +55,7 @@ logger = logging.getLogger("motet")
 
 ONE_PROCESS = Processes(1)
 HEAD = "head.safetensors"
+PUBLISHED_SECONDS = 60.0  # a plan of a round that has passed lies there already
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -85,6 +89,7 @@ class Partner:
         run_job: Runs a training job in a child process.
         executor: Where its structures are featurized.
         accept: Refuses a plan that this site does not grant, before anything is computed.
+        local_trunk: Width of a trunk of its own that it grows beside the chosen one; 0 for none. Nobody else knows.
         pooled: In a simulation, waits for the model that saw all data; None where none exists.
         earlier: Its own earlier runs.
         baselines: What it wants beside the networks in its own report.
@@ -98,6 +103,7 @@ class Partner:
     run_job: RunJob
     executor: Executor = ONE_PROCESS
     accept: Callable[[RoundPlan], None] = grant_everything
+    local_trunk: int = 0
     pooled: Callable[[], Awaitable[Arm]] | None = None
     earlier: EarlierRuns = NO_RUNS
     baselines: tuple[BaselineName, ...] = ("logistic",)
@@ -170,7 +176,9 @@ async def find_places(partner: Partner, plan: RoundPlan, outcome: dict[str, Any]
         partner.board.mailbox.blobs, reference, who=partner.board.roster.coordinator
     )
     with io.BytesIO() as buffer:
-        np.save(buffer, catalogue_study.places_of(partner.prepared, agreed.endpoints), allow_pickle=False)
+        modality = catalogue_study.modality_of(plan)
+        places = catalogue_study.places_of(partner.prepared, agreed.endpoints, modality=modality)
+        np.save(buffer, places, allow_pickle=False)
         replace_whole(partner.places, [buffer.getbuffer()])
     partner.is_prepared.set()
 
@@ -262,6 +270,16 @@ async def arms_of(partner: Partner, plan: RoundPlan, alone: asyncio.Task[Arm] | 
         if partner.pooled is None:
             raise AgreementViolation("the plan asks for a pooled model, which exists in simulations only")
         arms["pooled"] = await partner.pooled()
+    if partner.local_trunk and parameters.split == "test" and parameters.phase == "standard":
+        made_by = await next_plan(partner.board, parameters.after_round, patience=Patience(PUBLISHED_SECONDS))
+        arms[ADAPTED] = await adapt(
+            partner.site,
+            partner.prepared,
+            arms["federated"],
+            width=partner.local_trunk,
+            made_by=made_by,
+            run_job=partner.run_job,
+        )
     return arms
 
 

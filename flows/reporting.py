@@ -24,16 +24,17 @@ from prefect.artifacts import (
 )
 from prefect.events import emit_event
 
-from data_contracts.plan import RoundPlan
+from data_contracts.plan import Modality, RoundPlan
 from flows.automations import ROUND_COMPLETED, RUN_ENDED
 from flows.run_tables import ROUND_SECONDS
 from tasks.evaluation.comparison import BARS
-from tasks.evaluation.metrics import METRICS
-from tasks.evaluation.pictures import draw_rounds
+from tasks.evaluation.metrics import METRICS_OF
+from tasks.evaluation.pictures import NAMES, draw_rounds
 from tasks.tracking.runs import TrackedRun, log_files, log_round
 
 logger = logging.getLogger("motet")
 
+SHOWN = ("validation AUPRC", "validation RMSE")
 SIMULATED = "Simulated companies on one machine; "
 CONTROL = "**Control: the labels are permuted, there is nothing to learn and no arm may gain.**"
 SIMULATED_ASSAYS = "**Simulated assays on real molecules: these figures say nothing about any drug.**"
@@ -60,6 +61,7 @@ class RoundReport:
         directory: Where pictures are drawn.
         simulated_assays: Whether every picture must say so.
         control: Name of the control experiment that this is, or None.
+        modality: What the run learns; it decides which metrics are shown.
     """
 
     run_id: str
@@ -68,9 +70,15 @@ class RoundReport:
     directory: Path
     simulated_assays: bool
     control: str | None = None
+    modality: Modality = "classification"
     rows: list[dict[str, Any]] = field(default_factory=list)
     _progress: UUID | None = None
     _last: float = field(default_factory=time.monotonic)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that are shown."""
+        return METRICS_OF[self.modality]
 
     async def __call__(self, plan: RoundPlan, outcome: dict[str, Any]) -> None:
         """Report one round."""
@@ -84,8 +92,9 @@ class RoundReport:
                 "study": plan.study,
                 "partners": f"{len(outcome['survivors'])} of {len(plan.cohort)}",
                 "validation AUPRC": measured.get("validation/auprc"),
+                "validation RMSE": measured.get("validation/rmse"),
                 "of the model of round": validated_round(plan) if measured else None,
-                "training log-loss": metrics.get("train/log_loss"),
+                "training log-loss": metrics.get("train/log_loss", metrics.get("train/loss")),
                 "clipped": metrics.get("update/clipped_fraction"),
                 "MB up per partner": round(bytes_up(plan) / 1e6, 3),
                 "seconds": round(seconds, 1),
@@ -125,7 +134,7 @@ class RoundReport:
         draw_rounds(
             picture,
             rounds,
-            {metric: [validation[number].get(metric) for number in rounds] for metric in METRICS},
+            {metric: [validation[number].get(metric) for number in rounds] for metric in self.metrics},
             simulated_assays=self.simulated_assays,
         )
         await asyncio.to_thread(log_files, self.tracked, {"pictures/rounds.png": picture})
@@ -136,7 +145,9 @@ class RoundReport:
         )
         await acreate_markdown_artifact(
             markdown=(CONTROL + "\n\n" if self.control else "")
-            + result_markdown(test, picture=picture, simulated_assays=self.simulated_assays),
+            + result_markdown(
+                test, picture=picture, simulated_assays=self.simulated_assays, modality=self.modality
+            ),
             key="uplift",
             description="Does joining pay?",
         )
@@ -158,20 +169,28 @@ async def link_to_mlflow(url: str) -> None:
     )
 
 
-def result_markdown(test: Mapping[str, float], *, picture: Path, simulated_assays: bool) -> str:
+def result_markdown(
+    test: Mapping[str, float],
+    *,
+    picture: Path,
+    simulated_assays: bool,
+    modality: Modality = "classification",
+) -> str:
     """The consortium's result as Markdown with an inline picture."""
-    arms = [arm for arm in ("single", "federated", "pooled") if f"test/{arm}/auprc" in test]
+    metrics = METRICS_OF[modality]
+    headline = "rmse" if modality == "regression" else "auprc"
+    arms = [arm for arm in ("single", "federated", "pooled") if f"test/{arm}/{headline}" in test]
     lines = [
         SIMULATED_ASSAYS if simulated_assays else "",
         "",
-        "| arm | AUROC | AUPRC | log-loss |",
-        "|---|---|---|---|",
+        "| arm | " + " | ".join(NAMES[metric] for metric in metrics) + " |",
+        "|---" * (len(metrics) + 1) + "|",
         *(
-            f"| {arm} | " + " | ".join(_show(test.get(f"test/{arm}/{metric}")) for metric in METRICS) + " |"
+            f"| {arm} | " + " | ".join(_show(test.get(f"test/{arm}/{metric}")) for metric in metrics) + " |"
             for arm in arms
         ),
         "",
-        f"Mean RIPtoP of AUPRC over all endpoints: **{_show(test.get('test/uplift/riptop_auprc'))}**",
+        f"Mean RIPtoP of {NAMES[headline]} over all endpoints: **{_show(test.get(f'test/uplift/riptop_{headline}'))}**",
         "",
         *_bars(test),
         f"![validation by round](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})",
@@ -200,7 +219,8 @@ def _show(value: float | None) -> str:
 
 def _line(row: Mapping[str, Any], *, n_rounds: int) -> str:
     model = row["of the model of round"]
-    measured = "" if model is None else f"  model {model}: validation AUPRC {_show(row['validation AUPRC'])}"
+    shown = [f"{name} {_show(row[name])}" for name in SHOWN if row[name] is not None] or [f"{SHOWN[0]} -"]
+    measured = "" if model is None else f"  model {model}: {', '.join(shown)}"
     return (
         f"round {row['round']:>3}/{n_rounds - 1}  {row['study']:<13}  {row['partners']} partners  "
         f"{row['MB up per partner']:.2f} MB up  {row['seconds']:.1f} s{measured}"

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError
-from data_contracts.plan import threshold_for
+from data_contracts.plan import Modality, threshold_for
 from tasks.aggregation.server_optimizers import ServerOptimizer
 from tasks.featurization.preparation_rules import PreparationRules, rules_of
-from tasks.local_training.jobs import BaselineName
+from tasks.local_training.jobs import BaselineName, RegressionLoss
 from tasks.studies.phases import Phase
 from tasks.studies.training_parameters import DIGEST_OR_NONE, MAX_ROUNDS, RUN_OR_NONE
 
@@ -26,6 +26,9 @@ class RunSettings(BaseModel):
     Attributes:
         data: ``embedded`` (real molecules, simulated assays), or the directory of an imported dataset.
         partners: Number of simulated companies.
+        modality: What is learnt of the assays: classes, numbers (``regression``), or both on one trunk (``hybrid``).
+        regression_loss: What a number costs: ``tobit`` or ``one_sided`` (docs/training-and-evaluation.md).
+        regression_weight: The numbers' share of the loss in a hybrid run.
         profile: How every partner prepares its data: ``simple``, ``melloddy``, or rules of one's own in full.
         seed: Public seed of the split into companies, of the initial trunk and of the training order.
         algorithm: ``fedavg`` (local epochs, then an average) or ``fedsgd`` (one sum of gradients per minibatch).
@@ -54,6 +57,8 @@ class RunSettings(BaseModel):
         value_bits: Bits of a quantized coordinate, sign included.
         clip_ceiling: Largest coordinate of an update; the clip adapts below it from round to round.
         catalogue_heads: Share the head rows of endpoints that enough companies train (docs/decisions/0016).
+        local_trunk: Width of a trunk of its own that each company grows beside the chosen one; 0 for none. A company of
+            its own chooses for itself (``local_trunk`` in its site's settings).
         pooled_arm: Also train on all data together, as a reference (possible in simulation only).
         round_deadline_seconds: How long a round waits in each phase for partners that do not answer.
         permuted_labels: Shuffle the labels: a control that must show no uplift.
@@ -65,6 +70,9 @@ class RunSettings(BaseModel):
     data: str = "embedded"
     partners: int = Field(default=4, ge=3, le=20)
     profile: Literal["simple", "melloddy"] | PreparationRules = "simple"
+    modality: Modality = "classification"
+    regression_loss: RegressionLoss = "tobit"
+    regression_weight: float = Field(default=0.5, ge=0, le=1)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     algorithm: Algorithm = "fedavg"
     rounds: int = Field(default=12, ge=1, le=MAX_ROUNDS)
@@ -91,6 +99,7 @@ class RunSettings(BaseModel):
     value_bits: int = Field(default=12, ge=4, le=24)
     clip_ceiling: float = Field(default=0.25, gt=0, le=1000)
     catalogue_heads: bool = True
+    local_trunk: int = Field(default=0, ge=0, le=8192)
     pooled_arm: bool = True
     round_deadline_seconds: float = Field(default=3600.0, ge=1, le=7 * 86400)
     permuted_labels: bool = False
@@ -125,6 +134,16 @@ class RunSettings(BaseModel):
         if self.phase in {"report", "final"} and not self.rounds_from:
             raise ValueError(
                 f"--phase {self.phase} needs --rounds-from RUN: a report follows a tuning run, a final model its report"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_are_learnt_in_standard_runs(self) -> Self:
+        elsewhere = self.algorithm != "fedavg" or self.phase != "standard" or bool(self.warm_start)
+        if elsewhere and (self.modality != "classification" or self.local_trunk):
+            raise ValueError(
+                "--modality regression or hybrid, and --local-trunk, go with --algorithm fedavg and --phase standard, and "
+                "start anew"
             )
         return self
 

@@ -46,6 +46,7 @@ def single_arm_job(
     job = Centralised(
         kind="alone",
         datasets=(prepared,),
+        modality=parameters.modality,
         trunk=_start(site, parameters, tuned, trunk=trunk),
         head_seeds=(site.seed("head"),),
         seed=site.seed("alone"),

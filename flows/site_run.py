@@ -222,6 +222,7 @@ async def _work(
                 run_job=run_job,
                 executor=executor_of(dask or home.settings.dask),
                 accept=gate(home, board, opening),
+                local_trunk=home.settings.local_trunk,
                 earlier=home.earlier,
                 baselines=opening.settings.baselines,
             )

@@ -53,6 +53,7 @@ class SiteSettings(BaseModel):
         mailbox: Of a consortium whose messages lie in object storage, where: ``s3://bucket/prefix``.
         dask: Of a partner, the scheduler of its own Dask cluster to featurize on, or ``local``; else None.
         simulated_assays: Whether a partner's activities are invented, so that its models must say so.
+        local_trunk: Of a partner, width of a trunk of its own that it grows beside the consortium's; 0 for none.
         machine: What a partner computes on; nobody else learns it.
         outage_seconds: How long the mailbox may be out of reach.
         patience_seconds: How long to wait for the others.
@@ -77,6 +78,7 @@ class SiteSettings(BaseModel):
         default=None, pattern=r"^(local|(tcp|tls)://[A-Za-z0-9.\[\]:-]{1,253}:[0-9]{1,5})$"
     )
     simulated_assays: bool = False
+    local_trunk: int = Field(default=0, ge=0, le=8192)
     machine: Machine = Machine()
     outage_seconds: float = Field(default=900.0, gt=0, le=86_400)
     patience_seconds: float = Field(default=21_600.0, gt=0, le=30 * 86_400)

@@ -150,6 +150,11 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         default=None,
         help="skip the reference that sees all data",
     )
+    run.add_argument(
+        "--local-trunk",
+        type=int,
+        help="width of a trunk of its own that each company grows beside the shared one",
+    )
     add_course(run)
     add_training(run)
     add_machine(run)
@@ -205,7 +210,10 @@ def _add_predict(commands: Any, shared: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--significance",
         type=float,
-        help="how often a conformal set may miss the true class: 0.05, 0.1, 0.2 (default) or 0.3",
+        help="how often a conformal set or interval may miss the truth: 0.05, 0.1, 0.2 (default) or 0.3",
+    )
+    predict.add_argument(
+        "--embeddings", action="store_true", help="the trunk's features instead of predictions"
     )
     predict.add_argument("--output", type=Path, help="write the table to a .csv or .parquet file")
 

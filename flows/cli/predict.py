@@ -31,7 +31,11 @@ def predict(arguments: argparse.Namespace) -> dict[str, Any]:
             advice="name SMILES on the command line (quoted), or --input FILE",
         )
     model = load_model(arguments.home, arguments.model)
-    chosen = {} if arguments.significance is None else {"significance": arguments.significance}
+    chosen: dict[str, Any] = (
+        {} if arguments.significance is None else {"significance": arguments.significance}
+    )
+    if arguments.embeddings:
+        chosen["embeddings"] = "instead"
     table = model.predict(smiles, endpoints=arguments.endpoint or (), **chosen)
     if model.card.data.synthetic:
         print(

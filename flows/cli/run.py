@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ from flows.settings import RunSettings, settings_from
 from tasks.local_training.jobs import Machine
 
 ARMS = ("single", "federated", "pooled")
+NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "r2": "R2", "rmse": "RMSE"}
+SHOWN = {
+    "classes": ("endpoints", ("auroc", "auprc")),
+    "numbers": ("regression endpoints", ("r2", "rmse")),
+}
+KINDS = {
+    "classification": ("classes",),
+    "regression": ("numbers",),
+    "hybrid": ("classes", "numbers"),
+}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -88,10 +99,21 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _auprc(uplift: dict[str, Any]) -> dict[str, Any]:
-    """A partner's AUPRC by arm; of one without endpoints to compare, any arm."""
-    found: dict[str, Any] = uplift["metrics"].get("auprc", {"arms": ARMS})
-    return found
+def _metrics(uplift: dict[str, Any]) -> dict[str, Any]:
+    """All that a partner compared, classes and numbers."""
+    return {**uplift["metrics"], **uplift.get("regression_metrics", {})}
+
+
+def _cells(metrics: dict[str, Any], names: Sequence[str], arms: Sequence[str]) -> list[Any]:
+    """Each metric of each arm, then uplift and RIPtoP of the last; empty where nothing could be compared."""
+    if any(name not in metrics for name in names):
+        return [None] * (len(names) * len(arms) + 2)
+    last = metrics[names[-1]]
+    return [
+        *(metrics[name]["arms"][arm]["value"] for name in names for arm in arms),
+        last["uplift"]["value"],
+        f"{100 * last['riptop']['value']:+.1f} %",
+    ]
 
 
 def _report(found: RunDirectory) -> dict[str, Any]:
@@ -102,26 +124,20 @@ def _report(found: RunDirectory) -> dict[str, Any]:
         path.parent.parent.name: json.loads(path.read_bytes())
         for path in sorted(found.path.glob("partners/*/results/uplift.json"))
     }
-    arms = [arm for arm in ARMS if all(arm in _auprc(uplift)["arms"] for uplift in partners.values())]
-    columns = [
-        "partner",
-        "endpoints",
-        *(f"{m} {arm}" for m in ("AUROC", "AUPRC") for arm in arms),
-        "uplift AUPRC",
-        "RIPtoP",
-    ]
-    rows = [
-        [
-            name,
-            uplift["n_endpoints"],
-            *(uplift["metrics"][m]["arms"][arm]["value"] for m in ("auroc", "auprc") for arm in arms),
-            uplift["metrics"]["auprc"]["uplift"]["value"],
-            f"{100 * uplift['metrics']['auprc']['riptop']['value']:+.1f} %",
-        ]
-        if uplift["metrics"]
-        else [name, 0, *(None for _ in (*arms, *arms)), None, None]
-        for name, uplift in partners.items()
-    ]
+    shown = [SHOWN[kind] for kind in KINDS[result.get("modality", "classification")]]
+    compared = [metric for uplift in partners.values() for metric in _metrics(uplift).values()]
+    arms = [arm for arm in ARMS if all(arm in metric["arms"] for metric in compared)]
+    columns = ["partner"]
+    for counted, names in shown:
+        columns += [counted, *(f"{NAMES[name]} {arm}" for name in names for arm in arms)]
+        columns += [f"uplift {NAMES[names[-1]]}", "RIPtoP"]
+    rows = []
+    for name, uplift in partners.items():
+        row: list[Any] = [name]
+        for counted, names in shown:
+            n_endpoints = uplift.get(f"n_{counted.replace(' ', '_')}", 0)
+            row += [n_endpoints, *_cells(_metrics(uplift), names, arms)]
+        rows.append(row)
     if result["data"].get("control"):
         print("CONTROL: the labels are permuted, there is nothing to learn and no arm may gain.")
     if result["data"]["simulated_assays"]:

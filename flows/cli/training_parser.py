@@ -68,6 +68,7 @@ def add_training(run: argparse.ArgumentParser) -> None:
         "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
     )
     learning = run.add_argument_group("training")
+    _add_modality(learning)
     learning.add_argument(
         "--seed", type=int, help="public seed of the split and of the training (default: 0)"
     )
@@ -85,6 +86,20 @@ def add_training(run: argparse.ArgumentParser) -> None:
         "--proximal", type=float, help="pull of local training towards the shared trunk (FedProx)"
     )
     _add_server(learning)
+
+
+def _add_modality(learning: Any) -> None:
+    learning.add_argument(
+        "--modality",
+        choices=("classification", "regression", "hybrid"),
+        help="learn classes (default), numbers, or both on one trunk",
+    )
+    learning.add_argument(
+        "--regression-loss", choices=("tobit", "one_sided"), help="what a number costs (default: tobit)"
+    )
+    learning.add_argument(
+        "--regression-weight", type=float, help="the numbers' share of a hybrid loss (default: 0.5)"
+    )
 
 
 def _add_server(learning: Any) -> None:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.errors import ContractViolation
-from tasks.evaluation.metrics import METRICS, EndpointMetrics
+from data_contracts.plan import Modality
+from tasks.evaluation.metrics import METRICS, REGRESSION_METRICS, EndpointMetrics, selection_value
+from tasks.evaluation.regression_metrics import RegressionMetrics
 from tasks.exchange.durable_files import replace_whole
 
 SCHEMA = pa.schema(
@@ -22,6 +24,16 @@ SCHEMA = pa.schema(
         pa.field("n_inactive", pa.int32(), nullable=False),
         pa.field("counted", pa.bool_(), nullable=False),
         *(pa.field(name, pa.float64()) for name in METRICS),
+    ]
+)
+
+REGRESSION_SCHEMA = pa.schema(
+    [
+        pa.field("endpoint_index", pa.int32(), nullable=False),
+        pa.field("n_values", pa.int32(), nullable=False),
+        pa.field("n_uncensored", pa.int32(), nullable=False),
+        pa.field("counted", pa.bool_(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in REGRESSION_METRICS),
     ]
 )
 
@@ -94,3 +106,65 @@ def read_metrics(path: Path) -> tuple[EndpointMetrics, npt.NDArray[np.bool_]]:
         **{name: columns[name] for name in METRICS},
     )
     return metrics, columns["counted"]
+
+
+def regression_metrics_table(metrics: RegressionMetrics, counted: npt.NDArray[np.bool_]) -> Any:
+    """Lay metrics of regression endpoints out with one row per endpoint, in order; null where undefined."""
+    columns = [
+        pa.array(np.arange(len(counted)), pa.int32()),
+        pa.array(metrics.n_values, pa.int32()),
+        pa.array(metrics.n_uncensored, pa.int32()),
+        pa.array(counted),
+        *(pa.array(getattr(metrics, name), pa.float64(), from_pandas=True) for name in REGRESSION_METRICS),
+    ]
+    return pa.table(columns, schema=REGRESSION_SCHEMA)
+
+
+def read_regression_metrics(path: Path) -> tuple[RegressionMetrics, npt.NDArray[np.bool_]]:
+    """Read what ``regression_metrics_table`` laid out: the metrics, and which endpoints count.
+
+    Raises:
+        ContractViolation: If the file is missing, damaged or of another layout.
+    """
+    table = read_table_of(path, REGRESSION_SCHEMA, what="metrics")
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    metrics = RegressionMetrics(
+        n_values=columns["n_values"].astype(np.int64),
+        n_uncensored=columns["n_uncensored"].astype(np.int64),
+        **{name: columns[name] for name in REGRESSION_METRICS},
+    )
+    return metrics, columns["counted"]
+
+
+def counted_values(classes: Path | None, numbers: Path | None) -> dict[str, npt.NDArray[np.float64]]:
+    """The values of each metric over the endpoints that count.
+
+    Args:
+        classes: Table of classification metrics; None without such endpoints.
+        numbers: Table of regression metrics; None without such endpoints.
+
+    Raises:
+        ContractViolation: If a file is missing, damaged or of another layout.
+    """
+    values: dict[str, npt.NDArray[np.float64]] = {}
+    if classes is not None:
+        metrics, counted = read_metrics(classes)
+        values |= {name: getattr(metrics, name)[counted] for name in METRICS}
+    if numbers is not None:
+        found, counted = read_regression_metrics(numbers)
+        values |= {name: getattr(found, name)[counted] for name in REGRESSION_METRICS}
+    return values
+
+
+def selection_of(directory: Path, modality: Modality) -> float | None:
+    """The figure that chooses between models, of the one whose tables lie in a directory; None if nothing counts.
+
+    Raises:
+        ContractViolation: If a file is missing, damaged or of another layout.
+    """
+    values = counted_values(
+        None if modality == "regression" else directory / "metrics.arrow",
+        None if modality == "classification" else directory / "regression_metrics.arrow",
+    )
+    means = {name: float(found.mean()) if len(found) else None for name, found in values.items()}
+    return selection_value(means, modality)

@@ -5,6 +5,7 @@ Runs: on the partner. Source: Mann-Whitney U with average ranks for ties; averag
 distinct thresholds and clipping of log-loss as in scikit-learn, the oracle in tests/evaluation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,36 @@ IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]
 
 METRICS = ("auroc", "auprc", "log_loss")
-PERFECT = {"auroc": 1.0, "auprc": 1.0, "log_loss": 0.0}
+REGRESSION_METRICS = ("rmse", "rmse_censored", "r2", "spearman", "concordance")
+"""Those of regression endpoints; see ``regression_metrics``."""
+PERFECT = {
+    "auroc": 1.0,
+    "auprc": 1.0,
+    "log_loss": 0.0,
+    "rmse": 0.0,
+    "rmse_censored": 0.0,
+    "r2": 1.0,
+    "spearman": 1.0,
+    "concordance": 1.0,
+}
 """The value of each metric that cannot be improved; where it is 0, smaller is better."""
+METRICS_OF: Mapping[str, tuple[str, ...]] = {
+    "classification": METRICS,
+    "regression": REGRESSION_METRICS,
+    "hybrid": METRICS + REGRESSION_METRICS,
+}
+"""What is measured in a study of each modality."""
+SELECTION = {"classification": ("auprc",), "regression": ("concordance",), "hybrid": ("auprc", "concordance")}
+"""What chooses between models, by its mean: both lie between 0 and 1, whatever the scales of the assays."""
 
 _EPSILON = float(np.finfo(np.float64).eps)
+
+
+def selection_value(means: Mapping[str, float | None], modality: str) -> float | None:
+    """The one figure that chooses between models, higher is better; None where it could not be measured."""
+    found = [means.get(name) for name in SELECTION[modality]]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from tasks.evaluation.further_metrics import FURTHER, FurtherMetrics, further_me
 from tasks.evaluation.metric_tables import read_metrics
 from tasks.evaluation.metrics import METRICS, EndpointMetrics
 from tasks.evaluation.pictures import NAMES, draw_endpoints, draw_uplift
+from tasks.evaluation.regression_report import RegressionPart
+from tasks.evaluation.regression_report import as_json as regression_json
 from tasks.evaluation.report_page import ConformalRow, EndpointRow, ReportContent, render_report
 from tasks.evaluation.report_pictures import draw_calibration, draw_conformal, draw_distribution
 from tasks.evaluation.score_tables import CALIBRATION, Scores, read_scores
@@ -62,6 +64,7 @@ def write_partner_report(
     output: Path,
     seed: int,
     simulated_assays: bool,
+    regression: RegressionPart | None = None,
 ) -> Uplift:
     """Compare a partner's arms and write its report.
 
@@ -74,6 +77,7 @@ def write_partner_report(
         output: Directory for ``report.html``, ``uplift.json``, ``endpoints.parquet`` and the pictures.
         seed: Seed of the bootstrap.
         simulated_assays: Whether page and pictures must say that the assays are simulated.
+        regression: What the page says about numbers too.
 
     Returns:
         The uplift over the endpoints that count.
@@ -104,8 +108,12 @@ def write_partner_report(
         pictures={name: output / f"{name}.png" for name in PICTURES},
     )
     _draw(content, found, counted=counted)
+    figures = as_json(uplift)
+    if regression is not None:
+        content = dataclasses.replace(content, more=regression.section)
+        figures |= regression_json(regression)
     replace_whole(output / "report.html", [render_report(content).encode()])
-    replace_whole(output / "uplift.json", [json.dumps(as_json(uplift), indent=2, sort_keys=True).encode()])
+    replace_whole(output / "uplift.json", [json.dumps(figures, indent=2, sort_keys=True).encode()])
     return uplift
 
 

@@ -18,10 +18,20 @@ from matplotlib.ticker import MaxNLocator
 from tasks.evaluation.metrics import PERFECT
 from tasks.evaluation.uplift import Uplift
 
-NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "log_loss": "log-loss"}
+NAMES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "log_loss": "log-loss",
+    "rmse": "RMSE",
+    "rmse_censored": "RMSE with bounds",
+    "r2": "R2",
+    "spearman": "Spearman",
+    "concordance": "concordance",
+}
 ARMS: Mapping[str, tuple[str, str, str]] = {
     "single": ("#56606b", "o", "single partner"),
     "federated": ("#0072B2", "D", "federated"),
+    "adapted": ("#CC79A7", "P", "federated, own trunk beside"),
     "pooled": ("#E69F00", "s", "all data pooled"),
     "logistic": ("#009E73", "^", "logistic regression"),
     "boosted": ("#CC79A7", "v", "boosted trees"),

@@ -73,6 +73,7 @@ class ReportContent:
         endpoints: Counted endpoints, the largest gain first.
         n_significant: Endpoints with an adjusted p-value below 0.05.
         pictures: Files by what they show.
+        more: Further HTML, of the regression endpoints.
     """
 
     partner: str
@@ -86,44 +87,58 @@ class ReportContent:
     endpoints: Sequence[EndpointRow]
     n_significant: int
     pictures: Mapping[str, Path]
+    more: Sequence[str] = ()
 
 
 def render_report(content: ReportContent) -> str:
     """Render the page."""
-    name = html.escape(content.partner)
     parts = [
+        *lead_of(content.uplift, content.headline, beyond_chance=content.n_significant),
+        figure(content.pictures["uplift"], "Each arm with its 95 % bootstrap interval over assays"),
+        *arms_table(content.uplift),
+        *_by_type(content),
+        *_endpoints(content),
+        *_reliability(content),
+        *content.more,
+    ]
+    return page(content.partner, parts, simulated_assays=content.simulated_assays)
+
+
+def page(partner: str, parts: Iterable[str], *, simulated_assays: bool) -> str:
+    """Put the parts of a partner's report into one page."""
+    name = html.escape(partner)
+    whole = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
         f"<title>What federation gave {name}</title><style>{STYLE}</style>",
         f"<h1>What federation gave {name}</h1>",
-        f"<p class=banner>{SIMULATED}</p>" if content.simulated_assays else "",
+        f"<p class=banner>{SIMULATED}</p>" if simulated_assays else "",
         f"<p class=note>{NOTE}</p>",
-        *_lead(content),
-        *_arms(content.uplift),
-        *_by_type(content),
-        *_endpoints(content),
-        *_reliability(content),
+        *parts,
         "</html>",
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(part for part in whole if part)
 
 
-def _lead(content: ReportContent) -> Iterable[str]:
-    found = content.uplift.metrics[content.headline]
+def lead_of(
+    uplift: Uplift, headline: str, *, kind: str = "endpoints", beyond_chance: int | None = None
+) -> Iterable[str]:
+    """Say in one sentence what federation gave; the sign is turned so that positive is better."""
+    found = uplift.metrics[headline]
     sure = found.uplift.low > 0 or found.uplift.high < 0
     word = "gained" if found.uplift.value > 0 else "lost"
+    tested = "" if beyond_chance is None else f", {beyond_chance} of them beyond chance"
     yield (
-        f"<p class=lead>Over {content.uplift.n_endpoints} endpoints {NAMES[content.headline]} {word} "
+        f"<p class=lead>Over {uplift.n_endpoints} {kind} {NAMES[headline]} {word} "
         f"<b>{_signed(found.uplift)}</b>{'' if sure else ', which may be chance'}; RIPtoP "
-        f"{100 * found.riptop.value:+.1f} %; {100 * found.endpoints_improved:.0f} % of the endpoints improved, "
-        f"{content.n_significant} of them beyond chance.</p>"
+        f"{100 * found.riptop.value:+.1f} %; {100 * found.endpoints_improved:.0f} % of the endpoints improved{tested}.</p>"
     )
-    yield _figure(content.pictures["uplift"], "Each arm with its 95 % bootstrap interval over assays")
 
 
-def _arms(uplift: Uplift) -> Iterable[str]:
+def arms_table(uplift: Uplift, *, title: str = "Arms") -> Iterable[str]:
+    """One row per metric with every arm, uplift and RIPtoP."""
     arms = list(next(iter(uplift.metrics.values())).arms)
-    yield "<h2>Arms</h2><div class=wide><table><tr><th>mean over endpoints" + "".join(
+    yield f"<h2>{title}</h2><div class=wide><table><tr><th>mean over endpoints" + "".join(
         f"<th>{html.escape(ARMS[arm][2])}" for arm in arms
     )
     yield "<th>uplift<th>RIPtoP<th>gap to pooled closed</tr>"
@@ -131,7 +146,7 @@ def _arms(uplift: Uplift) -> Iterable[str]:
         cells = "".join(f"<td>{_interval(found.arms[arm])}" for arm in arms)
         closed = "-" if found.gap_closed is None else f"{100 * found.gap_closed.value:.0f} %"
         yield (
-            f"<tr><td>{NAMES[metric]}{cells}<td class={_side(found.uplift.value)}>{_gain(found.uplift)}"
+            f"<tr><td>{NAMES[metric]}{cells}<td class={side_of(found.uplift.value)}>{_gain(found.uplift)}"
             f"<td>{100 * found.riptop.value:+.1f} %<td>{closed}</tr>"
         )
     yield "</table></div><p class=note>95 % bootstrap intervals over assays in brackets; the sign of uplift is turned so "
@@ -147,15 +162,15 @@ def _by_type(content: ReportContent) -> Iterable[str]:
     for row in content.types:
         yield (
             f"<tr><td>{html.escape(row.assay_type)}<td>{row.n_endpoints}<td>{row.arms['single']:.3f}"
-            f"<td>{row.arms['federated']:.3f}<td class={_side(row.uplift)}>{row.uplift:+.3f}"
+            f"<td>{row.arms['federated']:.3f}<td class={side_of(row.uplift)}>{row.uplift:+.3f}"
             f"<td>{100 * row.riptop:+.1f} %<td>{100 * row.improved:.0f} %</tr>"
         )
     yield f"</table><h2>Endpoints over a bar</h2><table><tr><th>{metric}<th>lifted over<th>fell below</tr>"
     for flip in content.flips:
         yield f"<tr><td>{flip.bar:.1f}<td class=up>{flip.lifted}<td class=down>{flip.fallen}</tr>"
     yield "</table><div class=pair>"
-    yield _figure(content.pictures["endpoints"], "One dot an endpoint")
-    yield _figure(content.pictures["distribution"], f"Distribution of {metric} over endpoints")
+    yield figure(content.pictures["endpoints"], "One dot an endpoint")
+    yield figure(content.pictures["distribution"], f"Distribution of {metric} over endpoints")
     yield "</div>"
 
 
@@ -172,7 +187,7 @@ def _endpoints(content: ReportContent) -> Iterable[str]:
             p_value = "-" if math.isnan(row.adjusted_p) else f"{row.adjusted_p:.2g}"
             yield (
                 f"<tr><td>{html.escape(row.endpoint)}<td>{row.n_test}<td>{row.single:.3f}<td>{row.federated:.3f}"
-                f"<td class={_side(change)}>{change:+.3f}<td>{p_value}</tr>"
+                f"<td class={side_of(change)}>{change:+.3f}<td>{p_value}</tr>"
             )
         yield "</table>"
     yield "<p class=note>One-sided DeLong test of AUROC, adjusted by Benjamini and Yekutieli. All endpoints stand in "
@@ -187,8 +202,8 @@ def _reliability(content: ReportContent) -> Iterable[str]:
         cells = "".join(f"<td>{values[arm]:.3f}" for arm in arms)
         yield f"<tr><td>{html.escape(metric)}{cells}</tr>"
     yield "</table><div class=pair>"
-    yield _figure(content.pictures["calibration"], "Federated model, all counted endpoints together")
-    yield _figure(content.pictures["conformal"], "Class-conditional conformal sets")
+    yield figure(content.pictures["calibration"], "Federated model, all counted endpoints together")
+    yield figure(content.pictures["conformal"], "Class-conditional conformal sets")
     yield "</div>"
     yield from _conformal(content)
 
@@ -207,7 +222,7 @@ def _conformal(content: ReportContent) -> Iterable[str]:
         )
         single, federated = (found[promised, arm].efficiency for arm in ("single", "federated"))
         gain = (
-            f"<td class={_side(federated - single)}>{100 * (federated / single - 1):+.1f} %"
+            f"<td class={side_of(federated - single)}>{100 * (federated / single - 1):+.1f} %"
             if single
             else "<td>-"
         )
@@ -218,7 +233,8 @@ def _conformal(content: ReportContent) -> Iterable[str]:
     yield "empty, which lowers it.</p>"
 
 
-def _figure(path: Path, caption: str) -> str:
+def figure(path: Path, caption: str) -> str:
+    """A picture inside the page."""
     data = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
     return f"<figure><img alt='{text}' src='data:image/png;base64,{data}'><figcaption class=note>{text}</figcaption></figure>"
@@ -236,5 +252,6 @@ def _signed(found: Interval) -> str:
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def _side(value: float) -> str:
+def side_of(value: float) -> str:
+    """The class of a change: up, down or neither."""
     return "up" if value > 0 else "down" if value < 0 else "note"

@@ -26,6 +26,39 @@ SCHEMA = pa.schema(
 )
 
 
+REGRESSION_SCHEMA = pa.schema(
+    {
+        "structure_index": pa.int32(),
+        "endpoint_index": pa.int32(),
+        "value": pa.float64(),
+        "censoring": pa.int8(),
+        "prediction": pa.float64(),
+        "deviation": pa.float64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class RegressionScores:
+    """One row per observed value; all arrays have shape ``(n_values,)``.
+
+    Attributes:
+        structure: Row of the fingerprints.
+        endpoint: Row of the regression endpoints.
+        value: Measured value or bound, on the assay's scale.
+        censoring: 0 measured, 1 the truth lies above the value, -1 below.
+        prediction: Predicted value.
+        deviation: The model's own standard deviation of it.
+    """
+
+    structure: npt.NDArray[np.int64]
+    endpoint: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float64]
+    censoring: npt.NDArray[np.int8]
+    prediction: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Scores:
     """One row per observed label; all arrays have shape ``(n_labels,)``."""
@@ -53,3 +86,22 @@ def read_scores(path: Path) -> Scores:
     table = read_table_of(path, SCHEMA, what="scores")
     structure, endpoint, label, probability = (table.column(name).to_numpy() for name in SCHEMA.names)
     return Scores(structure.astype(np.int64), endpoint.astype(np.int64), label, probability)
+
+
+def regression_scores_table(scores: RegressionScores) -> Any:
+    """Lay the scores of regression endpoints out as a table: one row per observed value."""
+    columns = [scores.structure, scores.endpoint, scores.value]
+    return pa.table(
+        [*columns, scores.censoring, scores.prediction, scores.deviation], schema=REGRESSION_SCHEMA
+    )
+
+
+def read_regression_scores(path: Path) -> RegressionScores:
+    """Read what ``regression_scores_table`` laid out.
+
+    Raises:
+        ContractViolation: If the file is missing, damaged or of another layout.
+    """
+    table = read_table_of(path, REGRESSION_SCHEMA, what="scores")
+    structure, endpoint, *others = (table.column(name).to_numpy() for name in REGRESSION_SCHEMA.names)
+    return RegressionScores(structure.astype(np.int64), endpoint.astype(np.int64), *others)

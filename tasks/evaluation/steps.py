@@ -11,9 +11,8 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from data_contracts.catalogue import ENDPOINTS
-from data_contracts.writing import read_table
-from tasks.evaluation.partner_report import write_partner_report
+from data_contracts.plan import Modality
+from tasks.evaluation.whole_report import report_of
 
 
 @task(
@@ -28,6 +27,7 @@ async def partner_report(
     scores: Path,
     *,
     arms: Sequence[str],
+    modality: Modality,
     prepared: Path,
     output: Path,
     seed: int,
@@ -35,11 +35,12 @@ async def partner_report(
 ) -> str:
     """Compare the partner's arms; the figures stay in its directory."""
     await asyncio.to_thread(
-        write_partner_report,
+        report_of,
         scores,
         arms=arms,
+        modality=modality,
         partner=partner,
-        endpoints=read_table(prepared / "endpoints.arrow", ENDPOINTS),
+        prepared=prepared,
         output=output,
         seed=seed,
         simulated_assays=simulated_assays,

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.errors import ContractViolation
-from tasks.evaluation.metrics import METRICS, PERFECT, EndpointMetrics
+from tasks.evaluation.metrics import METRICS, PERFECT, REGRESSION_METRICS, EndpointMetrics
+from tasks.evaluation.regression_metrics import RegressionMetrics
 
-Arm = Literal["single", "federated", "pooled", "logistic", "boosted"]
+Arm = Literal["single", "federated", "adapted", "pooled", "logistic", "boosted"]
 FloatVector = npt.NDArray[np.float64]
 BoolVector = npt.NDArray[np.bool_]
 
@@ -109,6 +110,22 @@ def compare(
     }
     drawn = resampled_weights([names[counted] for names in groups], int(counted.sum()), rng, n_bootstrap)
     return _uplift(columns, drawn)
+
+
+def compare_regression(
+    arms: Mapping[Arm, RegressionMetrics],
+    counted: BoolVector,
+    *,
+    rng: np.random.Generator,
+    n_bootstrap: int = 2000,
+) -> Uplift:
+    """Compare the arms of one partner on its regression endpoints; arguments, result and errors as of ``compare``."""
+    _check_arms(arms, counted)
+    columns = {
+        metric: {arm: getattr(found, metric)[counted] for arm, found in arms.items()}
+        for metric in REGRESSION_METRICS
+    }
+    return _uplift(columns, resampled_weights((), int(counted.sum()), rng, n_bootstrap))
 
 
 def compare_consortium(
@@ -209,7 +226,9 @@ def _bounds(value: float, resampled: FloatVector) -> Interval:
     return Interval(value=value, low=float(low), high=float(high))
 
 
-def _check_arms(arms: Mapping[Arm, EndpointMetrics], counted: BoolVector) -> None:
+def _check_arms(
+    arms: Mapping[Arm, EndpointMetrics] | Mapping[Arm, RegressionMetrics], counted: BoolVector
+) -> None:
     missing = {"single", "federated"} - set(arms)
     if missing:
         raise ContractViolation(
@@ -219,12 +238,16 @@ def _check_arms(arms: Mapping[Arm, EndpointMetrics], counted: BoolVector) -> Non
         raise ContractViolation(
             "no endpoint has enough labels of both classes to be compared; bring more activities or lower min_per_class"
         )
-    single = arms["single"]
+    single = _counts(arms["single"])
     for name, other in arms.items():
-        same = np.array_equal(single.n_active, other.n_active) and np.array_equal(
-            single.n_inactive, other.n_inactive
-        )
-        if not same or counted.shape != other.n_active.shape:
+        if not np.array_equal(single, _counts(other)) or counted.shape != single.shape[1:]:
             raise ContractViolation(
                 f"arm '{name}' was measured on other labels than 'single'; score both on the same folds"
             )
+
+
+def _counts(found: EndpointMetrics | RegressionMetrics) -> npt.NDArray[np.int64]:
+    """What an arm was measured on, shape ``(2, n_endpoints)``."""
+    if isinstance(found, RegressionMetrics):
+        return np.stack([found.n_values, found.n_uncensored])
+    return np.stack([found.n_active, found.n_inactive])

@@ -205,7 +205,7 @@ def _catalogue(work: _Work, quarantine: Path) -> Catalogue:
 
 
 def _require_endpoints(work: _Work, tables: EndpointTables) -> None:
-    if not tables.endpoints.num_rows:
+    if not tables.endpoints.num_rows and not tables.regression.endpoints().num_rows:
         raise ContractViolation(
             f"{source_name(work.files.activities)}: got no endpoint that meets the training quorum of profile "
             f"{work.rules.name} among {len(tables.excluded)}; expected at least one",

@@ -74,8 +74,8 @@ class RegressionRule(_Frozen):
     Attributes:
         training_values: Fewest values.
         training_uncensored: Fewest uncensored ones among them.
-        evaluation_uncensored: Fewest uncensored ones in every fold.
-        smallest_deviation: Of the uncensored values in every fold.
+        evaluation_uncensored: Fewest uncensored ones in each of ``evaluation_folds``.
+        smallest_deviation: Of the uncensored values in each of ``evaluation_folds``.
     """
 
     training_values: Count = Field(ge=1)

@@ -82,7 +82,12 @@ def censored_weights(share_censored: FloatVector, *, knock_in: float) -> FloatVe
 
 
 def meets_regression(
-    n_values: Counts, n_uncensored: Counts, deviation: FloatVector, rule: RegressionRule
+    n_values: Counts,
+    n_uncensored: Counts,
+    deviation: FloatVector,
+    rule: RegressionRule,
+    *,
+    evaluation_folds: Sequence[int],
 ) -> tuple[BoolVector, BoolVector]:
     """Tell which assays are trained as numbers, and which of these enter means.
 
@@ -91,10 +96,12 @@ def meets_regression(
         n_uncensored: Uncensored ones among them.
         deviation: Of the uncensored values, same shape.
         rule: Quorums.
+        evaluation_folds: Folds in which the quorum of evaluation must hold.
     """
+    folds = list(evaluation_folds)
     trained = (n_values.sum(axis=1) >= rule.training_values) & (
         n_uncensored.sum(axis=1) >= rule.training_uncensored
     )
-    evaluated = n_uncensored.min(axis=1) >= rule.evaluation_uncensored
-    evaluated &= deviation.min(axis=1) >= rule.smallest_deviation
+    evaluated = n_uncensored[:, folds].min(axis=1) >= rule.evaluation_uncensored
+    evaluated &= deviation[:, folds].min(axis=1) >= rule.smallest_deviation
     return np.asarray(trained, dtype=np.bool_), np.asarray(trained & evaluated, dtype=np.bool_)

@@ -81,7 +81,13 @@ class RegressionCollector:
         for code in np.unique(type_code[wanted]).tolist():
             rule, at = self._rules.in_order[code].regression, wanted & (type_code == code)
             assert rule is not None  # noqa: S101 - only such assays are wanted
-            trained[at], evaluated[at] = meets_regression(counts[at], uncensored[at], deviation[at], rule)
+            trained[at], evaluated[at] = meets_regression(
+                counts[at],
+                uncensored[at],
+                deviation[at],
+                rule,
+                evaluation_folds=self._rules.evaluation_folds,
+            )
         total = counts.sum(axis=1)[trained]
         censored = total - uncensored.sum(axis=1)[trained]
         kept = np.flatnonzero(trained.take(measured.assay))

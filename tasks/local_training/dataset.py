@@ -4,19 +4,22 @@ Why: a batch is assembled by a few numpy calls instead of Python per row, and a 
 still opens at once. Runs: on the partner, inside the training child. Source: own.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from data_contracts.catalogue import ENDPOINTS, HASHED_FINGERPRINTS, LABELS
 from data_contracts.errors import ContractViolation
+from data_contracts.plan import Modality
 from data_contracts.writing import read_table
+from tasks.local_training.arrow_columns import flags, join_starts, lists, numbers, ranges, starts_of
+from tasks.local_training.regression_data import RegressionTables, RegressionValues, joined
 
 ROWS_AT_A_TIME = 65_536
 """Structures whose labels or bits are unpacked together: bounds memory whatever the number of structures."""
@@ -27,14 +30,16 @@ TEST_FOLDS = (0,)
 
 @dataclass(frozen=True)
 class Labels:
-    """Observed labels of a run of rows.
+    """Observed labels of a run of rows, row after row; all have shape ``(n_labels,)``.
 
-    ``row`` counts from 0 within that run; ``value`` is 0.0 or 1.0; all have shape ``(n_labels,)``.
+    ``row`` counts from 0 within that run; ``value`` is 0.0 or 1.0 on a classification endpoint, on the assay's scale on
+    a regression endpoint; ``censoring`` is 0, or 1 and -1 where the truth lies above or below the value.
     """
 
     row: npt.NDArray[np.int64]
     endpoint: npt.NDArray[np.int64]
     value: npt.NDArray[np.float32]
+    censoring: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -54,6 +59,8 @@ class PreparedDataset:
         endpoint_weight: Weight of each endpoint in the loss; 0 where it is not trained, shape ``(n_endpoints,)``.
         in_evaluation: Which endpoints enter means, shape ``(n_endpoints,)``.
         endpoints_of: For each partner, in order, where its endpoints stand here; one entry unless pooled.
+        regression: Values of the regression endpoints; None where there are none by the modality. In one partner's
+            data these endpoints are the last.
     """
 
     bit_starts: npt.NDArray[np.int64]
@@ -65,31 +72,46 @@ class PreparedDataset:
     endpoint_weight: npt.NDArray[np.float32]
     in_evaluation: npt.NDArray[np.bool_]
     endpoints_of: tuple[npt.NDArray[np.int64], ...]
+    regression: RegressionValues | None = None
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
-        """Map ``fingerprints.arrow``, ``endpoints.arrow`` and ``labels.arrow`` of a prepared directory.
+    def open(cls, directory: Path, *, modality: Modality = "classification") -> Self:
+        """Map the files of a prepared directory.
+
+        Args:
+            directory: Holds ``fingerprints.arrow`` and, by modality, ``endpoints.arrow`` with ``labels.arrow``,
+                ``regression_endpoints.arrow`` with ``regression_values.arrow``, or all of them.
+            modality: Which endpoints there are: classes, numbers, or both.
 
         Raises:
             ContractViolation: If a file is missing, damaged, breaks its contract, or labels point outside.
         """
+        classes = cls._open_classification(directory)
+        if modality == "classification":
+            return classes
+        if modality == "regression":
+            classes = classes.without_classes()
+        return classes.with_regression(directory)
+
+    @classmethod
+    def _open_classification(cls, directory: Path) -> Self:
         fingerprints = read_table(directory / "fingerprints.arrow", HASHED_FINGERPRINTS)
         endpoints = read_table(directory / "endpoints.arrow", ENDPOINTS)
         labels = read_table(directory / "labels.arrow", LABELS)
         n_structures, n_endpoints = fingerprints.num_rows, endpoints.num_rows
-        bit_starts, bits = _list_column(fingerprints.column("bits"))
-        structure = _numbers(labels, "structure_index")
+        bit_starts, bits = lists(fingerprints, "bits")
+        structure = numbers(labels, "structure_index")
         dataset = cls(
             bit_starts=bit_starts,
             bits=bits,
-            fold=_numbers(fingerprints, "fold"),
-            label_starts=np.searchsorted(structure, np.arange(n_structures + 1)).astype(np.int64),
-            label_endpoint=_numbers(labels, "endpoint_index"),
-            label_value=_numbers(labels, "label"),
+            fold=numbers(fingerprints, "fold"),
+            label_starts=starts_of(structure, n_structures),
+            label_endpoint=numbers(labels, "endpoint_index"),
+            label_value=numbers(labels, "label"),
             endpoint_weight=np.where(
-                _flags(endpoints, "in_training"), _numbers(endpoints, "weight"), 0.0
+                flags(endpoints, "in_training"), numbers(endpoints, "weight"), 0.0
             ).astype(np.float32),
-            in_evaluation=_flags(endpoints, "in_evaluation"),
+            in_evaluation=flags(endpoints, "in_evaluation"),
             endpoints_of=(np.arange(n_endpoints),),
         )
         unknown = (
@@ -101,6 +123,30 @@ class PreparedDataset:
                 "prepare the data again"
             )
         return dataset
+
+    def without_classes(self) -> Self:
+        """The same structures without any classification endpoint."""
+        return dataclasses.replace(
+            self,
+            label_starts=np.zeros_like(self.label_starts),
+            label_endpoint=self.label_endpoint[:0],
+            label_value=self.label_value[:0],
+            endpoint_weight=self.endpoint_weight[:0],
+            in_evaluation=self.in_evaluation[:0],
+            endpoints_of=(np.arange(0),),
+        )
+
+    def with_regression(self, directory: Path) -> Self:
+        """The same data with the directory's regression endpoints behind the others."""
+        found = RegressionTables.open(directory, n_structures=self.n_structures, first_row=self.n_endpoints)
+        n_added = len(found.weight)
+        return dataclasses.replace(
+            self,
+            endpoint_weight=np.append(self.endpoint_weight, found.weight).astype(np.float32),
+            in_evaluation=np.append(self.in_evaluation, found.in_evaluation),
+            endpoints_of=(np.arange(self.n_endpoints + n_added),),
+            regression=found.values,
+        )
 
     @classmethod
     def pool(
@@ -119,25 +165,44 @@ class PreparedDataset:
         n_endpoints = 1 + max(int(numbers.max(initial=-1)) for numbers in endpoints_of)
         weight = np.zeros(n_endpoints, dtype=np.float32)
         evaluated = np.zeros(n_endpoints, dtype=np.bool_)
-        for dataset, numbers in zip(datasets, endpoints_of, strict=True):
-            weight[numbers] = np.maximum(weight[numbers], dataset.endpoint_weight)
-            evaluated[numbers] |= dataset.in_evaluation
+        for dataset, places_here in zip(datasets, endpoints_of, strict=True):
+            weight[places_here] = np.maximum(weight[places_here], dataset.endpoint_weight)
+            evaluated[places_here] |= dataset.in_evaluation
+        values = [
+            dataset.regression.moved(places_here)
+            for dataset, places_here in zip(datasets, endpoints_of, strict=True)
+            if dataset.regression is not None
+        ]
         return cls(
-            bit_starts=_join_starts([dataset.bit_starts for dataset in datasets]),
+            bit_starts=join_starts([dataset.bit_starts for dataset in datasets]),
             bits=np.concatenate([dataset.bits for dataset in datasets]),
             fold=np.concatenate([dataset.fold for dataset in datasets]),
-            label_starts=_join_starts([dataset.label_starts for dataset in datasets]),
+            label_starts=join_starts([dataset.label_starts for dataset in datasets]),
             label_endpoint=np.concatenate(
                 [
-                    numbers[dataset.label_endpoint].astype(np.int32)
-                    for dataset, numbers in zip(datasets, endpoints_of, strict=True)
+                    places_here[dataset.label_endpoint].astype(np.int32)
+                    for dataset, places_here in zip(datasets, endpoints_of, strict=True)
                 ]
             ),
             label_value=np.concatenate([dataset.label_value for dataset in datasets]),
             endpoint_weight=weight,
             in_evaluation=evaluated,
             endpoints_of=endpoints_of,
+            regression=joined(values) if values else None,
         )
+
+    def balanced(self, regression_weight: float) -> Self:
+        """The same data where, of classes and numbers, the numbers have a share of the loss.
+
+        Args:
+            regression_weight: The share r: classes weigh 2 (1 - r) and numbers 2 r, 1 and 1 at one half. Without both
+                kinds there is nothing to balance.
+        """
+        numeric = self.is_regression
+        if numeric.all() or not numeric.any():
+            return self
+        factor = np.where(numeric, 2 * regression_weight, 2 * (1 - regression_weight))
+        return dataclasses.replace(self, endpoint_weight=(self.endpoint_weight * factor).astype(np.float32))
 
     @property
     def n_structures(self) -> int:
@@ -149,14 +214,27 @@ class PreparedDataset:
         """Number of endpoints, trained or not."""
         return len(self.endpoint_weight)
 
+    @cached_property
+    def is_regression(self) -> npt.NDArray[np.bool_]:
+        """Which endpoints are numbers, shape ``(n_endpoints,)``."""
+        found = np.zeros(self.n_endpoints, dtype=np.bool_)
+        if self.regression is not None:
+            found[self.regression.head_row] = True
+        return found
+
     def rows(self, folds: Sequence[int]) -> npt.NDArray[np.int64]:
         """List the structures of some folds that have at least one label, in order."""
-        labelled = np.diff(self.label_starts) > 0
-        return np.flatnonzero(np.isin(self.fold, folds) & labelled)
+        return np.flatnonzero(np.isin(self.fold, folds) & (self.n_labels > 0))
 
     def training_rows(self, folds: Sequence[int]) -> npt.NDArray[np.int64]:
         """List the structures of some folds that have at least one label of non-zero weight, in order."""
         return np.flatnonzero(np.isin(self.fold, folds) & (self.trained_labels[0] > 0))
+
+    @cached_property
+    def n_labels(self) -> npt.NDArray[np.int64]:
+        """Number of labels of each structure, shape ``(n_structures,)``."""
+        of_classes = np.diff(self.label_starts)
+        return of_classes if self.regression is None else of_classes + np.diff(self.regression.starts)
 
     @cached_property
     def trained_labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -166,13 +244,21 @@ class PreparedDataset:
         """
         count, weight = np.zeros(self.n_structures, dtype=np.int64), np.zeros(self.n_structures)
         for first in range(0, self.n_structures, ROWS_AT_A_TIME):
-            starts = self.label_starts[first : first + ROWS_AT_A_TIME + 1]
-            found = self.endpoint_weight[self.label_endpoint[starts[0] : starts[-1]]]
-            owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-            part = slice(first, first + len(starts) - 1)
-            count[part] = np.bincount(owner[found > 0], minlength=len(starts) - 1)
-            weight[part] = np.bincount(owner, weights=found, minlength=len(starts) - 1)
+            part = np.arange(first, min(first + ROWS_AT_A_TIME, self.n_structures))
+            labels = self.labels_of(part)
+            found = self.weights_of(labels)
+            count[part] = np.bincount(labels.row[found > 0], minlength=len(part))
+            weight[part] = np.bincount(labels.row, weights=found, minlength=len(part))
         return count, weight
+
+    def weights_of(self, labels: Labels) -> npt.NDArray[np.float32]:
+        """Weight of each label in the loss: its endpoint's, and for a bound the endpoint's further one."""
+        weight = self.endpoint_weight[labels.endpoint]
+        if self.regression is not None:
+            of_bounds = np.ones(self.n_endpoints, dtype=np.float32)
+            of_bounds[self.regression.head_row] = self.regression.censored_weight
+            weight = np.where(labels.censoring == 0, weight, weight * of_bounds[labels.endpoint])
+        return weight
 
     def used_bits(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """List the fingerprint bits that some structures set, ascending, reading a part of them at a time."""
@@ -192,16 +278,27 @@ class PreparedDataset:
         Returns:
             The set bits, row after row, and where each row starts, shape ``(n_rows,)``.
         """
-        positions, starts = _ranges(self.bit_starts, rows)
+        positions, starts = ranges(self.bit_starts, rows)
         return self.bits[positions], starts
 
     def labels_of(self, rows: npt.NDArray[np.int64]) -> Labels:
         """Gather all observed labels of some structures, row after row."""
-        positions, _ = _ranges(self.label_starts, rows)
-        return Labels(
+        positions, _ = ranges(self.label_starts, rows)
+        classes = Labels(
             row=np.repeat(np.arange(len(rows)), np.diff(self.label_starts)[rows]),
             endpoint=self.label_endpoint[positions].astype(np.int64),
             value=self.label_value[positions].astype(np.float32),
+            censoring=np.zeros(len(positions), dtype=np.int8),
+        )
+        if self.regression is None:
+            return classes
+        row, endpoint, value, censoring = self.regression.of(rows)
+        order = np.argsort(np.append(classes.row, row), kind="stable")
+        return Labels(
+            row=np.append(classes.row, row)[order],
+            endpoint=np.append(classes.endpoint, endpoint)[order],
+            value=np.append(classes.value, value)[order],
+            censoring=np.append(classes.censoring, censoring)[order],
         )
 
 
@@ -213,47 +310,9 @@ def _joint_numbering(
     following = 1 + max(int(rows.max(initial=-1)) for rows in found)
     numbered = []
     for rows in found:
-        numbers = rows.astype(np.int64)
-        own = numbers < 0
-        numbers[own] = following + np.arange(int(own.sum()))
+        numbering = rows.astype(np.int64)
+        own = numbering < 0
+        numbering[own] = following + np.arange(int(own.sum()))
         following += int(own.sum())
-        numbered.append(numbers)
+        numbered.append(numbering)
     return tuple(numbered)
-
-
-def _ranges(
-    row_starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Positions of all elements of some compressed rows, and where each row starts among them."""
-    lengths = row_starts[rows + 1] - row_starts[rows]
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(row_starts[rows] - starts, lengths), starts
-
-
-def _join_starts(starts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part) for part in starts]))])
-
-
-def _one_chunk(column: Any) -> Any:
-    return (
-        column.chunk(0)
-        if column.num_chunks == 1
-        else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
-    )
-
-
-def _numbers(table: Any, name: str) -> Any:
-    return _one_chunk(table.column(name)).to_numpy(zero_copy_only=True)
-
-
-def _flags(table: Any, name: str) -> npt.NDArray[np.bool_]:
-    flags: npt.NDArray[np.bool_] = _one_chunk(table.column(name)).to_numpy(zero_copy_only=False)
-    return flags
-
-
-def _list_column(column: Any) -> tuple[npt.NDArray[np.int64], Any]:
-    lists = _one_chunk(column)
-    starts = lists.offsets.to_numpy().astype(np.int64)
-    return starts - starts[0], lists.flatten().to_numpy(zero_copy_only=True)

@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from data_contracts.plan import Modality
+
 Fold = Annotated[int, Field(ge=0, le=4)]
 Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=5)]
+RegressionLoss = Literal["one_sided", "tobit"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 BaselineName = Literal["logistic", "boosted"]
@@ -49,6 +52,9 @@ class TrainingSettings(_Frozen):
             never touches is not decayed.
         proximal: Strength mu of the pull towards the shared model that the round began with (FedProx, Li et al.
             2020); on the trunk, which all partners share. 0 is none.
+        regression_loss: What a regression endpoint costs; see ``losses``.
+        regression_weight: Where classes and numbers are learnt together, the numbers' share r of the loss: classes
+            weigh 2 (1 - r) and numbers 2 r (SparseChem).
         batches_per_epoch: Cut an epoch into so many batches, whatever their size; 0 cuts by ``batch_size``.
     """
 
@@ -57,6 +63,8 @@ class TrainingSettings(_Frozen):
     dropout: float = Field(default=0.6, ge=0, lt=1)
     weight_decay: float = Field(default=1e-6, ge=0, le=1)
     proximal: float = Field(default=0, ge=0, le=10)
+    regression_loss: RegressionLoss = "tobit"
+    regression_weight: float = Field(default=0.5, ge=0, le=1)
     batches_per_epoch: int = Field(default=0, ge=0, le=100_000)
 
 
@@ -65,6 +73,7 @@ class LocalSteps(_Frozen):
 
     Args:
         dataset: Prepared directory.
+        modality: Which endpoints there are.
         trunk: The round's shared model (trunk and catalogue head), safetensors.
         head: The partner's last head; None draws one from ``head_seed``.
         places: Each endpoint's row in the catalogue head, ``.npy``; None if the partner shares no endpoint.
@@ -79,6 +88,7 @@ class LocalSteps(_Frozen):
 
     kind: Literal["local_steps"] = "local_steps"
     dataset: Path
+    modality: Modality = "classification"
     trunk: Path
     head: Path | None = None
     places: Path | None = None
@@ -97,6 +107,7 @@ class MinibatchGradient(_Frozen):
 
     Args:
         dataset: Prepared directory.
+        modality: Classes; numbers are learnt in rounds of local steps alone.
         trunk: The round's shared model, safetensors.
         head: The partner's last head; None draws one from ``head_seed``.
         places: As in ``LocalSteps``.
@@ -112,6 +123,7 @@ class MinibatchGradient(_Frozen):
 
     kind: Literal["minibatch_gradient"] = "minibatch_gradient"
     dataset: Path
+    modality: Literal["classification"] = "classification"
     trunk: Path
     head: Path | None = None
     places: Path | None = None
@@ -132,6 +144,7 @@ class Centralised(_Frozen):
     Args:
         kind: Which arm this is; ``pooled`` exists in simulations only, where one machine has all the data.
         datasets: Prepared directories; all share the trunk, and each keeps a head of its own.
+        modality: Which endpoints there are.
         trunk: The initial trunk, safetensors; the one that the federation starts from.
         places: For each data set its endpoints' rows in the catalogue; endpoints with one row are trained as one.
             Empty shares none.
@@ -140,8 +153,9 @@ class Centralised(_Frozen):
         max_epochs: Passes over the training folds at most.
         patience: Stop after this many epochs without a better one; None never stops early.
         folds: Training folds.
-        validation_folds: Folds that choose the epoch: highest mean AUPRC over counted endpoints. Empty keeps the last.
+        validation_folds: Folds that choose the epoch by ``metrics.selection_value``. Empty keeps the last.
         min_per_class: Fewest labels of each class in the validation folds for an endpoint to count.
+        min_values: Fewest measured values there for a regression endpoint to count.
         learning_rate_decay: Factor on the learning rate after every ``decay_epochs`` epochs.
         decay_epochs: Epochs at one learning rate: as many as a round has.
         output: Directory for ``trunk.safetensors`` and ``head-K.safetensors`` of the best epoch.
@@ -149,6 +163,7 @@ class Centralised(_Frozen):
 
     kind: Literal["alone", "pooled"]
     datasets: tuple[Path, ...] = Field(min_length=1, max_length=1024)
+    modality: Modality = "classification"
     trunk: Path
     places: tuple[Path, ...] = ()
     head_seeds: tuple[Seed, ...]
@@ -158,8 +173,49 @@ class Centralised(_Frozen):
     folds: Folds = (1, 2, 3)
     validation_folds: Annotated[tuple[Fold, ...], Field(max_length=5)] = (4,)
     min_per_class: int = Field(default=5, ge=1)
+    min_values: int = Field(default=10, ge=2)
     learning_rate_decay: float = Field(default=1, gt=0, le=1)
     decay_epochs: int = Field(default=1, ge=1)
+    settings: TrainingSettings = TrainingSettings()
+    output: Path
+
+
+class Adapt(_Frozen):
+    """Grow a trunk of the partner's own beside the finished shared one, and fit the whole head to both.
+
+    Args:
+        dataset: Prepared directory.
+        modality: Which endpoints there are.
+        trunk: The chosen shared model, safetensors; it is not trained any more.
+        head: The partner's head of that round.
+        places: As in ``LocalSteps``: rows of the catalogue head begin as the consortium's and end as the partner's.
+        width: Features of the partner's own trunk.
+        seed: First weights, shuffling and dropout.
+        max_epochs: Passes over the training folds at most.
+        patience: Stop after this many epochs without a better one.
+        folds: Training folds.
+        validation_folds: Folds that choose the epoch; epoch 0 is the model as it came.
+        min_per_class: As in ``Centralised``.
+        min_values: As in ``Centralised``.
+        output: Directory for ``trunk.safetensors`` and ``head-0.safetensors``: one wider network.
+    """
+
+    kind: Literal["adapt"] = "adapt"
+    dataset: Path
+    modality: Modality = "classification"
+    trunk: Path
+    head: Path
+    places: Path | None = None
+    width: int = Field(ge=1, le=8192)
+    seed: Seed
+    max_epochs: int = Field(default=20, ge=1, le=1000)
+    patience: int = Field(default=3, ge=1)
+    folds: Folds = (1, 2, 3)
+    validation_folds: Folds = (4,)
+    min_per_class: int = Field(default=5, ge=1)
+    min_values: int = Field(default=10, ge=2)
+    learning_rate_decay: Literal[1] = 1
+    decay_epochs: Literal[1] = 1
     settings: TrainingSettings = TrainingSettings()
     output: Path
 
@@ -169,23 +225,28 @@ class Score(_Frozen):
 
     Args:
         dataset: Prepared directory.
+        modality: Which endpoints there are.
         trunk: Trunk or shared model, safetensors.
         head: The partner's head, safetensors; None draws the first one from ``head_seed``, as ``LocalSteps`` does.
         head_seed: The partner's own seed for a first head.
         places: As in ``LocalSteps``: rows of the shared model's catalogue head replace those of ``head``.
         folds: Folds to score.
         min_per_class: Fewest labels of each class for an endpoint to count in the means.
-        output: Directory for ``metrics.arrow`` and ``scores.arrow``.
+        min_values: Fewest measured values for a regression endpoint to count.
+        output: Directory for ``metrics.arrow`` and ``scores.arrow`` of the classification endpoints, and
+            ``regression_metrics.arrow`` and ``regression_scores.arrow`` of the others, as the modality has them.
     """
 
     kind: Literal["score"] = "score"
     dataset: Path
+    modality: Modality = "classification"
     trunk: Path
     head: Path | None
     head_seed: Seed = 0
     places: Path | None = None
     folds: Folds
     min_per_class: int = Field(default=5, ge=1)
+    min_values: int = Field(default=10, ge=2)
     output: Path
 
 
@@ -209,11 +270,12 @@ class ScoreBaseline(_Frozen):
     validation_folds: Folds = (4,)
     folds: Folds = (0,)
     min_per_class: int = Field(default=5, ge=1)
+    min_values: Literal[10] = 10
     output: Path
 
 
 TrainingJob = Annotated[
-    LocalSteps | MinibatchGradient | Centralised | Score | ScoreBaseline, Field(discriminator="kind")
+    LocalSteps | MinibatchGradient | Centralised | Adapt | Score | ScoreBaseline, Field(discriminator="kind")
 ]
 
 
@@ -232,6 +294,12 @@ class Means(_Frozen):
     auroc: float | None
     auprc: float | None
     log_loss: float | None
+    n_regression: int = 0
+    rmse: float | None = None
+    rmse_censored: float | None = None
+    r2: float | None = None
+    spearman: float | None = None
+    concordance: float | None = None
 
 
 class LocalStepsResult(_Frozen):
@@ -278,7 +346,7 @@ class Epoch(_Frozen):
 class CentralisedResult(_Frozen):
     """The outcome of ``Centralised``: the parameters of the best epoch, and the history of all."""
 
-    kind: Literal["alone", "pooled"]
+    kind: Literal["alone", "pooled", "adapt"]
     trunk: Path
     heads: tuple[Path, ...]
     best_epoch: int
@@ -290,8 +358,9 @@ class ScoreResult(_Frozen):
     """The outcome of ``Score``: one table per endpoint, one per label, and the means."""
 
     kind: Literal["score"] = "score"
-    metrics: Path
-    scores: Path
+    metrics: Path | None
+    scores: Path | None = None
+    regression_metrics: Path | None = None
     means: Means
     usage: Usage
 

@@ -18,7 +18,8 @@ from tasks.local_training.adam import Adam
 from tasks.local_training.dataset import Labels, PreparedDataset
 from tasks.local_training.heads import LOGITS, HeadWork, head_work
 from tasks.local_training.jobs import TrainingSettings
-from tasks.local_training.network import dropout_with, features_behind
+from tasks.local_training.losses import one_sided_error, tobit_error
+from tasks.local_training.network import dropout_with, embed, features_behind, without_dropout
 from tasks.local_training.parameters import Parameters
 from tasks.local_training.place import CPU, Place, as_array
 from tasks.local_training.sparse_products import Pull, RowwiseMatrix, sum_of_rows
@@ -33,12 +34,14 @@ class Learner:
         dataset: The data.
         rows: Training structures; they decide which trunk rows take part.
         trunk: The trunk to start from; left untouched.
-        head: The head to start from; left untouched.
+        head: The head to start from; left untouched. The scales of its regression endpoints stay as they are.
         settings: Hyperparameters.
         generator: Source of dropout.
         loss_scale: Factor on the summed loss of a batch. It must come from this partner alone.
         work: How the head is computed; by default what is faster for these data.
         place: Where, and how precisely.
+        beside: A finished trunk whose features stand in front of those that are trained; it is not trained itself, and
+            the head is as wide as both.
     """
 
     def __init__(
@@ -53,21 +56,24 @@ class Learner:
         loss_scale: float,
         work: HeadWork | None = None,
         place: Place = CPU,
+        beside: Parameters | None = None,
     ) -> None:
         self.dataset = dataset
+        self._beside = {name: place.put(array) for name, array in (beside or {}).items()}
         self.work = work or head_work(
             n_endpoints=dataset.n_endpoints,
-            labels_per_molecule=float(np.diff(dataset.label_starts)[rows].mean()),
+            labels_per_molecule=float(dataset.n_labels[rows].mean()),
         )
         self.loss_scale = loss_scale
         self.place = place
         self.active = dataset.used_bits(rows)
         self._place = np.zeros(trunk[EMBEDDING].shape[0], dtype=np.int64)
         self._place[self.active] = np.arange(len(self.active))
-        self._weight = torch.from_numpy(dataset.endpoint_weight)
+        learnt = {"weight", "bias", *(("log_deviation",) if settings.regression_loss == "tobit" else ())}
+        self._fixed = {name: array for name, array in head.items() if name not in learnt}
         self._dropout = dropout_with(settings.dropout, place.generator(generator))
         start = {name: array for name, array in trunk.items() if name != EMBEDDING}
-        start |= {f"head.{name}": array for name, array in head.items()}
+        start |= {f"head.{name}": array for name, array in head.items() if name in learnt}
         self.tensors = {
             name: torch.tensor(array, device=place.device, requires_grad=True)
             for name, array in start.items()
@@ -111,6 +117,7 @@ class Learner:
         embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
         with self.place.precision():
             features = features_behind(embedded, self.tensors, dropout=self._dropout)
+            features = self._behind_finished(features, bits, starts)
             logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
         logits = logits.float().cpu()  # one number a label: its loss is computed where the labels are
         loss, total_weight, n_labels = self._loss(logits, labels)
@@ -136,8 +143,13 @@ class Learner:
         return {"weight": self.tensors["head.weight"], "bias": self.tensors["head.bias"]}
 
     def head_arrays(self) -> Parameters:
-        """Copy the head."""
-        return {name: np.array(as_array(tensor)) for name, tensor in self.head().items()}
+        """Copy the head, with what was not trained of it."""
+        learnt = {
+            name.removeprefix("head."): np.array(as_array(tensor))
+            for name, tensor in self.tensors.items()
+            if name.startswith("head.")
+        }
+        return learnt | self._fixed
 
     def write_trunk(self, trunk: Parameters) -> None:
         """Write the trained trunk into arrays that hold the trunk this learner started from."""
@@ -162,6 +174,22 @@ class Learner:
             raise UpdateMismatch("the optimizer's state belongs to other training data; start it anew")
         self._adam.resume(moments)
         return self
+
+    def _behind_finished(
+        self, features: Tensor, bits: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """Put the features of the trunk that is not trained in front, if there is one."""
+        if not self._beside:
+            return features
+        with torch.no_grad():
+            embedded = embed(
+                self._beside[EMBEDDING],
+                self._beside["embedding.bias"],
+                bits=self.place.put(bits.astype(np.int64)),
+                starts=self.place.put(starts),
+            )
+            finished = features_behind(embedded, self._beside, dropout=without_dropout)
+        return torch.cat([self._dropout(finished), features], dim=1)
 
     def _pull_to_start(self) -> None:
         """Add the gradient of ``mu / 2 |trunk - start|^2``."""
@@ -192,8 +220,33 @@ class Learner:
         return position[places]
 
     def _loss(self, logits: Tensor, labels: Labels) -> tuple[Tensor, float, int]:
-        weight = self._weight.index_select(0, torch.from_numpy(labels.endpoint))
-        loss = functional.binary_cross_entropy_with_logits(
-            logits, torch.from_numpy(labels.value), weight=weight, reduction="sum"
-        )
+        weight = torch.from_numpy(self.dataset.weights_of(labels))
+        if self.dataset.regression is None:
+            loss = functional.binary_cross_entropy_with_logits(
+                logits, torch.from_numpy(labels.value), weight=weight, reduction="sum"
+            )
+        else:
+            loss = self._mixed_loss(logits, labels, weight=weight)
         return loss, float(weight.sum()), int((weight > 0).sum())
+
+    def _mixed_loss(self, logits: Tensor, labels: Labels, *, weight: Tensor) -> Tensor:
+        """Summed loss of classes and numbers, each by its own rule."""
+        numeric = self.dataset.is_regression[labels.endpoint]
+        classes, numbers = (torch.from_numpy(np.flatnonzero(part)) for part in (~numeric, numeric))
+        endpoint = labels.endpoint[numeric]
+        centre, scale = self._fixed["centre"][endpoint], self._fixed["scale"][endpoint]
+        value = torch.from_numpy((labels.value[numeric] - centre) / scale)
+        censoring, prediction = torch.from_numpy(labels.censoring[numeric]), logits.index_select(0, numbers)
+        if "head.log_deviation" in self.tensors:
+            log_deviation = self.tensors["head.log_deviation"].cpu()
+            log_deviation = log_deviation.index_select(0, torch.from_numpy(endpoint))
+            error = tobit_error(prediction, value, censoring, log_deviation=log_deviation)
+        else:
+            error = one_sided_error(prediction, value, censoring)
+        of_classes = functional.binary_cross_entropy_with_logits(
+            logits.index_select(0, classes),
+            torch.from_numpy(labels.value[~numeric]),
+            weight=weight.index_select(0, classes),
+            reduction="sum",
+        )
+        return of_classes + torch.dot(error, weight.index_select(0, numbers))

@@ -16,10 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from data_contracts.errors import UpdateMismatch
+from data_contracts.plan import Modality
 from tasks.exchange.durable_files import replace_whole
 
 N_BITS = 32_768
 INITIAL_BIAS = 0.1
+REGRESSION_ARRAYS = ("centre", "scale", "log_deviation")
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 FloatArray = npt.NDArray[np.float32]
@@ -46,9 +48,17 @@ def trunk_layout(hidden: int, *, n_layers: int = 0, n_bits: int = N_BITS) -> Lay
     return tuple(layout)
 
 
-def head_layout(n_endpoints: int, hidden: int) -> Layout:
-    """List a head's arrays: ``weight (n_endpoints, H)`` and ``bias (n_endpoints,)``."""
-    return (("weight", (n_endpoints, hidden)), ("bias", (n_endpoints,)))
+def head_layout(n_endpoints: int, hidden: int, *, modality: Modality = "classification") -> Layout:
+    """List a head's arrays: ``weight (n_endpoints, H)`` and ``bias (n_endpoints,)``.
+
+    A head with regression endpoints also has, for every endpoint, ``centre`` and ``scale`` (what it predicts times scale
+    plus centre is the value; 0 and 1 for classes) and ``log_deviation``, the logarithm of its error's deviation in units
+    of scale.
+    """
+    layout: Layout = (("weight", (n_endpoints, hidden)), ("bias", (n_endpoints,)))
+    if modality == "classification":
+        return layout
+    return (*layout, *((name, (n_endpoints,)) for name in REGRESSION_ARRAYS))
 
 
 def vector_length(layout: Layout) -> int:

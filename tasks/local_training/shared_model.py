@@ -124,8 +124,8 @@ def with_catalogue(head: Parameters, catalogue: Parameters, places: Places | Non
         )
     shared = places >= 0
     merged = {name: array.copy() for name, array in head.items()}
-    for name, array in merged.items():
-        array[shared] = catalogue[name][places[shared]]
+    for name, array in catalogue.items():
+        merged[name][shared] = array[places[shared]]
     return merged
 
 

@@ -5,22 +5,31 @@ inputs give the same bytes, also after kill -9 and repetition. Runs: on the part
 Source: FedAvg local update (McMahan et al. 2017, Algorithm 1 ``ClientUpdate``) with Adam as local optimizer.
 """
 
-import resource
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_contracts.errors import ContractViolation, UpdateMismatch
-from tasks.evaluation.metric_tables import metrics_table, write_table
-from tasks.evaluation.score_tables import CALIBRATION, Scores, scores_table
+from data_contracts.errors import UpdateMismatch
+from tasks.evaluation.metrics import selection_value
+from tasks.evaluation.score_tables import CALIBRATION
+from tasks.local_training.adaptation import adapt
 from tasks.local_training.baseline import Baseline, best_logistic
 from tasks.local_training.boosted_trees import best_boosted
-from tasks.local_training.dataset import PreparedDataset
+from tasks.local_training.dataset import TRAINING_FOLDS, PreparedDataset
+from tasks.local_training.epochs import (
+    Meter,
+    batches,
+    loss_scale,
+    steps_per_epoch,
+    training_rows,
+    validated,
+)
+from tasks.local_training.head_files import head_path, joined_heads, last_or_first_head, write_arm
 from tasks.local_training.jobs import (
+    Adapt,
     BaselineName,
     Centralised,
     CentralisedResult,
@@ -28,7 +37,6 @@ from tasks.local_training.jobs import (
     LocalSteps,
     LocalStepsResult,
     Machine,
-    Means,
     MinibatchGradient,
     MinibatchResult,
     Score,
@@ -36,23 +44,18 @@ from tasks.local_training.jobs import (
     ScoreResult,
     TrainingJob,
     TrainingResult,
-    TrainingSettings,
-    Usage,
 )
 from tasks.local_training.learner import Learner
 from tasks.local_training.minibatch import minibatch_gradient
 from tasks.local_training.parameters import (
-    Parameters,
-    check_layout,
-    head_layout,
-    initial_head,
     read_parameters,
     unflatten,
     write_parameters,
     write_vector,
 )
 from tasks.local_training.place import Place, place_of
-from tasks.local_training.scoring import means_of, measure, predict
+from tasks.local_training.score_files import SCORES_FILE, write_scores
+from tasks.local_training.scoring import Predictions, measure_all, predict_all
 from tasks.local_training.shared_model import (
     layout_of_shared,
     read_places,
@@ -63,6 +66,8 @@ from tasks.local_training.shared_model import (
 )
 
 Rows = npt.NDArray[np.int64]
+
+
 IN_MAIN_MEMORY = Machine(device="cpu")
 
 FITS: dict[BaselineName, Callable[..., Baseline]] = {"logistic": best_logistic, "boosted": best_boosted}
@@ -91,21 +96,24 @@ def train(job: TrainingJob, *, machine: Machine = IN_MAIN_MEMORY) -> TrainingRes
         return _minibatch_gradient(job, place=place)
     if isinstance(job, Centralised):
         return _centralised(job, place=place)
+    if isinstance(job, Adapt):
+        return adapt(job, place=place)
     if isinstance(job, ScoreBaseline):
         return _score_baseline(job)
     return _score(job, place=place)
 
 
 def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
-    meter = _Meter()
-    dataset = PreparedDataset.open(job.dataset)
+    meter = Meter()
+    dataset = PreparedDataset.open(job.dataset, modality=job.modality)
+    dataset = dataset.balanced(job.settings.regression_weight)
     shared, before = read_shared(read_parameters(job.trunk))
     trunk, catalogue = split_shared(shared)
     places = read_places(job.places)
-    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
-    rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    rows = training_rows(dataset, job.folds, who=job.dataset.name)
+    head = last_or_first_head(job, dataset, rows, hidden=len(trunk["embedding.bias"]), places=places)
     generator = torch.Generator().manual_seed(job.seed)
-    n_steps = max(1, round(job.epochs * _steps_per_epoch(len(rows), job.settings)))
+    n_steps = max(1, round(job.epochs * steps_per_epoch(len(rows), job.settings)))
     learner = Learner(
         dataset,
         rows,
@@ -113,13 +121,13 @@ def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
         head=with_catalogue(head, catalogue, places),
         settings=job.settings,
         generator=generator,
-        loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        loss_scale=loss_scale(dataset, rows, settings=job.settings),
         place=place,
     )
     if job.optimizer is not None:
         learner.resume(read_parameters(job.optimizer))
     totals = np.zeros(3)
-    for _, batch in zip(range(n_steps), _batches(rows, job.settings, generator), strict=False):
+    for _, batch in zip(range(n_steps), batches(rows, job.settings, generator), strict=False):
         totals += learner.step(batch)
     after = before.copy()
     trained_model = unflatten(after, layout_of_shared(shared))
@@ -146,11 +154,11 @@ def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
 
 
 def _minibatch_gradient(job: MinibatchGradient, *, place: Place) -> MinibatchResult:
-    meter = _Meter()
+    meter = Meter()
     dataset = PreparedDataset.open(job.dataset)
-    rows = _training_rows(dataset, job.folds, who=job.dataset.name)
+    rows = training_rows(dataset, job.folds, who=job.dataset.name)
     hidden = len(read_parameters(job.trunk)["embedding.bias"])
-    head = _head(job.head, dataset, hidden=hidden, seed=job.head_seed)
+    head = last_or_first_head(job, dataset, rows, hidden=hidden, places=None)
     loss_sum, weight_sum, n_labels = minibatch_gradient(job, dataset, rows, head=head, place=place)
     return MinibatchResult(
         gradient=job.output / "gradient.npy",
@@ -164,51 +172,51 @@ def _minibatch_gradient(job: MinibatchGradient, *, place: Place) -> MinibatchRes
 
 
 def _centralised(job: Centralised, *, place: Place) -> CentralisedResult:
-    meter = _Meter()
+    meter = Meter()
     if len(job.head_seeds) != len(job.datasets):
         raise UpdateMismatch(
             f"{len(job.datasets)} data sets need as many head seeds, got {len(job.head_seeds)}"
         )
     dataset = PreparedDataset.pool(
-        [PreparedDataset.open(path) for path in job.datasets],
+        [PreparedDataset.open(path, modality=job.modality) for path in job.datasets],
         places=[found for path in job.places if (found := read_places(path)) is not None],
-    )
+    ).balanced(job.settings.regression_weight)
     trunk, _ = split_shared(read_shared(read_parameters(job.trunk))[0])
-    rows = _training_rows(dataset, job.folds, who=job.datasets[0].name)
+    rows = training_rows(dataset, job.folds, who=job.datasets[0].name)
     generator = torch.Generator().manual_seed(job.seed)
     learner = Learner(
         dataset,
         rows,
         trunk=trunk,
-        head=_joined_heads(dataset, hidden=len(trunk["embedding.bias"]), seeds=job.head_seeds),
+        head=joined_heads(job, dataset, rows, hidden=len(trunk["embedding.bias"])),
         settings=job.settings,
         generator=generator,
-        loss_scale=_loss_scale(dataset, rows, settings=job.settings),
+        loss_scale=loss_scale(dataset, rows, settings=job.settings),
         place=place,
     )
     history: list[Epoch] = []
     best, best_value = 0, -np.inf
-    batches = _batches(rows, job.settings, generator)
+    order = batches(rows, job.settings, generator)
     for number in range(1, job.max_epochs + 1):
         learner.set_learning_rate(_learning_rate(job, number))
         totals = np.zeros(3)
-        for _, batch in zip(range(_steps_per_epoch(len(rows), job.settings)), batches, strict=False):
+        for _, batch in zip(range(steps_per_epoch(len(rows), job.settings)), order, strict=False):
             totals += learner.step(batch)
         learner.write_trunk(trunk)
-        epoch = _validated(
+        epoch = validated(
             job, dataset, learner, trunk=trunk, number=number, training_loss=totals[0] / totals[1]
         )
         history.append(epoch)
-        value = _selection_value(epoch) if job.validation_folds else float(number)
+        value = _selection_value(job, epoch)
         if value > best_value:
             best, best_value = number, value
-            _write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
+            write_arm(job.output, trunk, learner.head_arrays(), dataset=dataset)
         elif job.patience is not None and number - best >= job.patience:
             break
     return CentralisedResult(
         kind=job.kind,
         trunk=job.output / "trunk.safetensors",
-        heads=tuple(_head_path(job.output, k) for k in range(len(job.datasets))),
+        heads=tuple(head_path(job.output, k) for k in range(len(job.datasets))),
         best_epoch=best,
         history=tuple(history),
         usage=meter.usage(),
@@ -216,19 +224,32 @@ def _centralised(job: Centralised, *, place: Place) -> CentralisedResult:
 
 
 def _score(job: Score, *, place: Place) -> ScoreResult:
-    meter = _Meter()
-    dataset = PreparedDataset.open(job.dataset)
+    meter = Meter()
+    dataset = PreparedDataset.open(job.dataset, modality=job.modality)
     shared = read_parameters(job.trunk)
     layout_of_shared(shared)
     trunk, catalogue = split_shared(shared)
-    head = _head(job.head, dataset, hidden=len(trunk["embedding.bias"]), seed=job.head_seed)
-    head = with_catalogue(head, catalogue, read_places(job.places))
-    scores = predict(dataset, job.folds, trunk=trunk, head=head, place=place)
-    return _scored(dataset, scores, job.output, min_per_class=job.min_per_class, meter=meter)
+    rows, places = dataset.training_rows(TRAINING_FOLDS), read_places(job.places)
+    head = last_or_first_head(job, dataset, rows, hidden=len(trunk["embedding.bias"]), places=places)
+    head = with_catalogue(head, catalogue, places)
+    predictions = predict_all(dataset, job.folds, trunk=trunk, head=head, place=place)
+    return _scored(job, dataset, predictions, job.output, meter=meter)
+
+
+def _learning_rate(job: Centralised, epoch: int) -> float:
+    return float(job.settings.learning_rate * job.learning_rate_decay ** ((epoch - 1) // job.decay_epochs))
+
+
+def _selection_value(job: Centralised, epoch: Epoch) -> float:
+    """What the best epoch maximises; without counted endpoints the training fit, without a held-out fold the number."""
+    if not job.validation_folds:
+        return float(epoch.epoch)
+    quality = selection_value(epoch.validation.model_dump(), job.modality)
+    return -epoch.training_loss if quality is None else quality
 
 
 def _score_baseline(job: ScoreBaseline) -> ScoreResult:
-    meter = _Meter()
+    meter = Meter()
     dataset = PreparedDataset.open(job.dataset)
     found = FITS[job.baseline](
         dataset,
@@ -238,128 +259,25 @@ def _score_baseline(job: ScoreBaseline) -> ScoreResult:
     )
     calibration = job.output / CALIBRATION
     calibration.mkdir(exist_ok=True)
-    _scored(
-        dataset,
-        found.scores(job.validation_folds),
-        calibration,
-        min_per_class=job.min_per_class,
-        meter=meter,
-    )
-    return _scored(dataset, found.scores(job.folds), job.output, min_per_class=job.min_per_class, meter=meter)
+    _scored(job, dataset, Predictions(found.scores(job.validation_folds), None), calibration, meter=meter)
+    return _scored(job, dataset, Predictions(found.scores(job.folds), None), job.output, meter=meter)
 
 
 def _scored(
-    dataset: PreparedDataset, scores: Scores, output: Path, *, min_per_class: int, meter: "_Meter"
+    job: Score | ScoreBaseline,
+    dataset: PreparedDataset,
+    predictions: Predictions,
+    output: Path,
+    *,
+    meter: "Meter",
 ) -> ScoreResult:
-    """Measure scores and write both tables."""
-    metrics = measure(dataset, scores)
-    counted = metrics.counted(dataset.in_evaluation, min_per_class=min_per_class)
-    write_table(output / "metrics.arrow", metrics_table(metrics, counted))
-    write_table(output / "scores.arrow", scores_table(scores))
+    """Measure predictions and write their tables."""
+    measured = measure_all(dataset, predictions, min_per_class=job.min_per_class, min_values=job.min_values)
+    classes, numbers = write_scores(output, dataset, predictions, measured)
     return ScoreResult(
-        metrics=output / "metrics.arrow",
-        scores=output / "scores.arrow",
-        means=means_of(metrics, dataset, min_per_class=min_per_class),
+        metrics=classes,
+        scores=None if classes is None else output / SCORES_FILE,
+        regression_metrics=numbers,
+        means=measured.means,
         usage=meter.usage(),
     )
-
-
-def _validated(
-    job: Centralised,
-    dataset: PreparedDataset,
-    learner: Learner,
-    *,
-    trunk: Parameters,
-    number: int,
-    training_loss: float,
-) -> Epoch:
-    if not job.validation_folds:
-        nothing = Means(n_endpoints=0, auroc=None, auprc=None, log_loss=None)
-        return Epoch(epoch=number, training_loss=training_loss, validation=nothing)
-    scores = predict(
-        dataset, job.validation_folds, trunk=trunk, head=learner.head_arrays(), place=learner.place
-    )
-    means = means_of(measure(dataset, scores), dataset, min_per_class=job.min_per_class)
-    return Epoch(epoch=number, training_loss=training_loss, validation=means)
-
-
-def _learning_rate(job: Centralised, epoch: int) -> float:
-    return float(job.settings.learning_rate * job.learning_rate_decay ** ((epoch - 1) // job.decay_epochs))
-
-
-def _selection_value(epoch: Epoch) -> float:
-    """What the best epoch maximises: mean validation AUPRC; without counted endpoints, the training fit."""
-    return -epoch.training_loss if epoch.validation.auprc is None else epoch.validation.auprc
-
-
-def _head(path: Path | None, dataset: PreparedDataset, *, hidden: int, seed: int) -> Parameters:
-    if path is None:
-        return initial_head(dataset.n_endpoints, hidden, seed=seed)
-    head = read_parameters(path)
-    check_layout(head, head_layout(dataset.n_endpoints, hidden))
-    return head
-
-
-def _joined_heads(dataset: PreparedDataset, *, hidden: int, seeds: tuple[int, ...]) -> Parameters:
-    joined = initial_head(dataset.n_endpoints, hidden, seed=0)
-    for numbers, seed in zip(dataset.endpoints_of, seeds, strict=True):
-        for name, array in initial_head(len(numbers), hidden, seed=seed).items():
-            joined[name][numbers] = array
-    return joined
-
-
-def _head_path(output: Path, number: int) -> Path:
-    return output / f"head-{number}.safetensors"
-
-
-def _write_arm(output: Path, trunk: Parameters, head: Parameters, *, dataset: PreparedDataset) -> None:
-    write_parameters(output / "trunk.safetensors", trunk)
-    for number, rows in enumerate(dataset.endpoints_of):
-        write_parameters(_head_path(output, number), {name: array[rows] for name, array in head.items()})
-
-
-def _training_rows(dataset: PreparedDataset, folds: tuple[int, ...], *, who: str) -> Rows:
-    rows = dataset.training_rows(folds)
-    if not len(rows):
-        raise ContractViolation(
-            f"prepared data set '{who}' has no labelled structure in training folds {list(folds)}; "
-            "bring more activities, or lower the training quorum"
-        )
-    return rows
-
-
-def _steps_per_epoch(n_rows: int, settings: TrainingSettings) -> int:
-    return settings.batches_per_epoch or max(1, round(n_rows / settings.batch_size))
-
-
-def _loss_scale(dataset: PreparedDataset, rows: Rows, *, settings: TrainingSettings) -> float:
-    """One over the mean label weight of a batch, from this partner's own data alone.
-
-    Adam does not feel a constant factor, so it only keeps the gradient's size away from Adam's epsilon;
-    a constant, unlike the observed count of each batch, gives every label the same say.
-    """
-    total = float(dataset.trained_labels[1][rows].sum())
-    return _steps_per_epoch(len(rows), settings) / total
-
-
-def _batches(rows: Rows, settings: TrainingSettings, generator: torch.Generator) -> Iterator[Rows]:
-    """Shuffle and cut into batches of nearly equal size, epoch after epoch, without end."""
-    while True:
-        order = torch.randperm(len(rows), generator=generator).numpy()
-        yield from np.array_split(rows[order], _steps_per_epoch(len(rows), settings))
-
-
-class _Meter:
-    """Measures what a job costs, from its construction on."""
-
-    def __init__(self) -> None:
-        self._wall = time.perf_counter()
-        self._cpu = time.process_time()
-
-    def usage(self) -> Usage:
-        """Cost so far; the peak of resident memory counts pages shared with the template process."""
-        return Usage(
-            cpu_seconds=time.process_time() - self._cpu,
-            wall_seconds=time.perf_counter() - self._wall,
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        )

@@ -18,6 +18,7 @@ from data_contracts import errors
 from data_contracts.errors import MotetError, WorkFailed
 from tasks.local_training.jobs import (
     RESULT,
+    Adapt,
     Centralised,
     CentralisedResult,
     LocalSteps,
@@ -99,7 +100,7 @@ class TrainingProcess:
     @overload
     async def run(self, job: LocalSteps, *, timeout_seconds: float) -> LocalStepsResult: ...
     @overload
-    async def run(self, job: Centralised, *, timeout_seconds: float) -> CentralisedResult: ...
+    async def run(self, job: Centralised | Adapt, *, timeout_seconds: float) -> CentralisedResult: ...
     @overload
     async def run(self, job: MinibatchGradient, *, timeout_seconds: float) -> MinibatchResult: ...
     @overload

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import UpdateMismatch
+from data_contracts.plan import Modality
 from tasks.evaluation.conformal import LEVELS
 from tasks.exchange.durable_files import replace_whole
 from tasks.featurization import fingerprints, standardization
@@ -28,6 +29,7 @@ from tasks.local_training.parameters import (
     layout_of,
     read_parameters,
 )
+from tasks.local_training.regression_heads import in_assay_units
 from tasks.local_training.shared_model import read_places, split_shared, with_catalogue
 from tasks.model_registration import molecules, scoring
 from tasks.model_registration.recipe import ModelRecipe, RecipeCard
@@ -77,6 +79,7 @@ class ModelCard(BaseModel):
     kind: Literal["qsar", "trunk"]
     run_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
     endpoints: tuple[str, ...]
+    regression_endpoints: tuple[str, ...] = ()
     hidden: int
     n_bits: int
     n_layers: int
@@ -123,6 +126,7 @@ def write_bundle(
     trunk: Mapping[str, FloatArray],
     head: Mapping[str, FloatArray] | None,
     endpoints: Sequence[str],
+    regression_endpoints: Sequence[str] = (),
     data: DataOrigin,
     validation: Validation | None,
     reliability: Mapping[str, FloatArray] | None = None,
@@ -137,7 +141,8 @@ def write_bundle(
         run_id: The federated run.
         trunk: Shared layers.
         head: A partner's own last layer; None for the consortium's trunk.
-        endpoints: Names of the head's rows; empty for the trunk.
+        endpoints: Names of the head's first rows, classes; empty for the trunk.
+        regression_endpoints: Names of its other rows, numbers.
         data: Where the labels came from.
         validation: The number that decides whether this version becomes champion.
         reliability: What says how far predictions can be believed, from ``reliability.reliability_of``; None for a
@@ -154,16 +159,20 @@ def write_bundle(
     """
     layout = layout_of(trunk)
     n_bits, hidden = trunk["embedding.weight"].shape
-    if (head is None) != (len(endpoints) == 0):
-        raise UpdateMismatch(f"a model has a head and endpoints, or neither; got {len(endpoints)} endpoints")
+    n_numbers = len(regression_endpoints)
+    n_endpoints = len(endpoints) + n_numbers
+    if (head is None) != (n_endpoints == 0):
+        raise UpdateMismatch(f"a model has a head and endpoints, or neither; got {n_endpoints} endpoints")
     if recipe.fingerprint["n_bits"] != n_bits:
         raise UpdateMismatch(
             f"the trunk reads {n_bits} bits, the recipe makes {recipe.fingerprint['n_bits']}; was it another profile's?"
         )
     if head is not None:
-        check_layout(head, head_layout(len(endpoints), hidden))
+        modality: Modality = "hybrid" if n_numbers else "classification"
+        check_layout(head, head_layout(n_endpoints, hidden, modality=modality))
+        head = in_assay_units(head)
     if reliability is not None:
-        check_layout(reliability, reliability_layout(len(endpoints), n_bits=n_bits))
+        check_layout(reliability, reliability_layout(len(endpoints), n_bits=n_bits, n_regression=n_numbers))
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         **trunk,
@@ -179,6 +188,7 @@ def write_bundle(
         kind="trunk" if head is None else "qsar",
         run_id=run_id,
         endpoints=tuple(endpoints),
+        regression_endpoints=tuple(regression_endpoints),
         hidden=hidden,
         n_bits=n_bits,
         n_layers=(len(layout) - 2) // 2,
@@ -196,9 +206,11 @@ def write_bundle(
     return card
 
 
-def reliability_layout(n_endpoints: int, *, n_bits: int) -> Layout:
-    """List the arrays that say how far predictions can be believed."""
+def reliability_layout(n_endpoints: int, *, n_bits: int, n_regression: int = 0) -> Layout:
+    """List the arrays that say how far predictions can be believed; half-widths are on the assays' own scales."""
+    intervals: Layout = (("interval.half_width", (len(LEVELS), n_regression)),) if n_regression else ()
     return (
+        *intervals,
         ("calibration.offset", (n_endpoints,)),
         ("calibration.slope", (n_endpoints,)),
         ("conformal.active", (len(LEVELS), n_endpoints)),

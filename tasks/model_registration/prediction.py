@@ -7,7 +7,7 @@ prepares the molecules, and the files must be those that were registered. Runs: 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.errors import SettingsError, UpdateMismatch
@@ -37,22 +37,25 @@ class LoadedModel:
         *,
         endpoints: Sequence[str] = (),
         significance: float = scoring.SIGNIFICANCE,
+        embeddings: Literal["no", "instead"] = "no",
     ) -> dict[str, list[Any]]:
         """Predict as the columns of a table.
 
         Args:
             smiles: Structures.
             endpoints: Which endpoints; all if empty.
-            significance: How often a conformal set may miss the true class; one of the card's levels.
+            significance: How often a conformal set may miss the true class, or an interval the true value; one of the
+                card's levels.
+            embeddings: The trunk's features instead of predictions.
 
         Returns:
             With endpoints: the contract *predictions*, one row per molecule and endpoint; a model that was not
-            calibrated lacks the optional columns. Of a trunk: ``smiles, features, valid, reason``, one row per molecule.
+            calibrated lacks the optional columns. Of a trunk, and of embeddings: ``smiles, features, valid, reason``, one row per molecule.
 
         Raises:
             SettingsError: If an endpoint or a level is unknown.
         """
-        if self.card.kind == "trunk":
+        if self.card.kind == "trunk" or embeddings == "instead":
             if self.scorer.lacks_permutation:
                 raise SettingsError(
                     f"'{self.label}' is a trunk that learned from permuted fingerprint bits; only the partners of its "
@@ -61,19 +64,19 @@ class LoadedModel:
                 )
             if endpoints:
                 raise SettingsError(
-                    f"'{self.label}' is a trunk and has no endpoints", advice="leave out --endpoint"
+                    f"the features of '{self.label}' have no endpoints", advice="leave out --endpoint"
                 )
             return self.scorer.embeddings(smiles)
-        unknown = sorted(set(endpoints) - set(self.card.endpoints))
+        unknown = sorted(set(endpoints) - set(self.scorer.endpoints))
         if unknown:
             raise SettingsError(
-                f"model '{self.label}' has no endpoint {unknown[:5]}; it has {len(self.card.endpoints)}",
+                f"model '{self.label}' has no endpoint {unknown[:5]}; it has {len(self.scorer.endpoints)}",
                 advice="leave out --endpoint to see all of them",
             )
         levels = self.card.conformal_levels
         if levels and significance not in levels:
             raise SettingsError(
-                f"model '{self.label}' has no conformal sets at significance {significance:g}",
+                f"model '{self.label}' promises nothing at significance {significance:g}",
                 advice=f"choose one of {', '.join(format(level, 'g') for level in levels)}",
             )
         return self.scorer.predictions(smiles, endpoints=endpoints, significance=significance)

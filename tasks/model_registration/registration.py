@@ -111,7 +111,7 @@ def _open_name(run: TrackedRun, *, name: str, card: ModelCard) -> None:
         return
     what = "Shared trunk of a motet consortium: SMILES to features."
     if card.kind == "qsar":
-        what = "A partner's own model, trunk and private head: SMILES to probabilities."
+        what = "A partner's own model, trunk and private head: SMILES to probabilities and values."
     client.create_registered_model(
         name, description=f"{SYNTHETIC_BANNER}\n\n{what}" if card.data.synthetic else what
     )
@@ -179,7 +179,9 @@ def _description(card: ModelCard) -> str:
     lines = [SYNTHETIC_BANNER] if card.data.synthetic else []
     if card.data.control:
         lines.append(f"**Control: {card.data.control}.** It must show no uplift.")
-    lines.append(f"Run {card.run_id}; {len(card.endpoints)} endpoints, {card.hidden} hidden units.")
+    lines.append(
+        f"Run {card.run_id}; {len(card.endpoints) + len(card.regression_endpoints)} endpoints, {card.hidden} hidden units."
+    )
     if card.phase != "standard":
         lines.append(f"Phase {card.phase}: {PHASES[card.phase]}")
     if card.reliability_from:
@@ -252,6 +254,10 @@ def _signature(card: ModelCard) -> Any:
             ColSpec("boolean", "in_domain", required=False),
         ]
         params.append(ParamSpec("significance", DataType.double, scoring.SIGNIFICANCE))
+    if card.regression_endpoints:
+        names = ("value", "value_low", "value_high") if card.conformal_levels else ("value",)
+        columns += [ColSpec("double", name, required=False) for name in names]
+    params.append(ParamSpec("embeddings", DataType.boolean, False))
     return ModelSignature(Schema([smiles]), Schema([smiles, *columns, *ending]), ParamSchema(params))
 
 

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_contracts.plan import Modality
 from tasks.evaluation.calibration import fit_calibration, logits_of_probabilities
 from tasks.evaluation.conformal import fit_conformal
-from tasks.evaluation.score_tables import read_scores
+from tasks.evaluation.regression_conformal import fit_half_widths
+from tasks.evaluation.score_tables import Scores, read_regression_scores, read_scores
 from tasks.local_training.dataset import TRAINING_FOLDS, VALIDATION_FOLDS, PreparedDataset
-from tasks.local_training.parameters import N_BITS, Parameters
+from tasks.local_training.parameters import N_BITS, Parameters, read_parameters
+from tasks.local_training.regression_heads import deviations
 
 DOMAIN_QUANTILE = 0.05
 """Share of validation molecules that count as outside: no promise, a yardstick."""
@@ -28,8 +31,11 @@ class CalibrationInputs:
     """Where to learn reliability from.
 
     Attributes:
-        scores: Scores of a fold that the scoring model was not trained on, ``scores.arrow``.
+        scores: Scores of a fold that the scoring model was not trained on, ``scores.arrow``; of numbers,
+            ``regression_scores.arrow`` beside it.
         prepared: The partner's prepared data.
+        modality: Which endpoints the model has.
+        head: Its head, which knows the deviation of its regression endpoints; not read without any.
         n_bits: Length of its fingerprints.
         scored_folds: That fold.
         scorer_folds: What the scoring model was trained on.
@@ -39,6 +45,8 @@ class CalibrationInputs:
 
     scores: Path
     prepared: Path
+    modality: Modality = "classification"
+    head: Path | None = None
     n_bits: int = N_BITS
     scored_folds: tuple[int, ...] = VALIDATION_FOLDS
     scorer_folds: tuple[int, ...] = TRAINING_FOLDS
@@ -55,15 +63,15 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
     Raises:
         ContractViolation: If the scores or the prepared data cannot be read.
     """
-    dataset = PreparedDataset.open(inputs.prepared)
-    scores = read_scores(inputs.scores)
+    dataset = PreparedDataset.open(inputs.prepared, modality=inputs.modality)
+    scores, n_classes = _class_scores(inputs), int((~dataset.is_regression).sum())
     logit = logits_of_probabilities(scores.probability)
-    calibration = fit_calibration(scores.endpoint, scores.label, logit, n_endpoints=dataset.n_endpoints)
-    thresholds = fit_conformal(scores.endpoint, scores.label, logit, n_endpoints=dataset.n_endpoints)
+    calibration = fit_calibration(scores.endpoint, scores.label, logit, n_endpoints=n_classes)
+    thresholds = fit_conformal(scores.endpoint, scores.label, logit, n_endpoints=n_classes)
     known = known_bits(dataset, inputs.model_folds, n_bits=inputs.n_bits)
     yardstick = known_bits(dataset, inputs.scorer_folds, n_bits=inputs.n_bits)
     shares = known_shares(dataset, yardstick, rows=dataset.rows(inputs.scored_folds))
-    arrays = {
+    arrays = _intervals(inputs, dataset) | {
         "calibration.slope": calibration.slope,
         "calibration.offset": calibration.offset,
         "conformal.active": thresholds.active,
@@ -72,6 +80,22 @@ def reliability_of(inputs: CalibrationInputs) -> Parameters:
         "domain.least_share": np.quantile(shares, [DOMAIN_QUANTILE]) if len(shares) else np.zeros(1),
     }
     return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _class_scores(inputs: CalibrationInputs) -> Scores:
+    if inputs.modality != "regression":
+        return read_scores(inputs.scores)
+    nothing = np.zeros(0, dtype=np.int64)
+    return Scores(nothing, nothing, nothing.astype(np.int8), np.zeros(0))
+
+
+def _intervals(inputs: CalibrationInputs, dataset: PreparedDataset) -> dict[str, npt.NDArray[np.float64]]:
+    """Half-widths of the regression endpoints; nothing where there are none."""
+    if inputs.head is None or dataset.regression is None:
+        return {}
+    scores = read_regression_scores(inputs.scores.with_name(f"regression_{inputs.scores.name}"))
+    deviation = deviations(read_parameters(inputs.head))[dataset.regression.head_row]
+    return {"interval.half_width": fit_half_widths(scores, deviation=deviation)}
 
 
 def known_bits(

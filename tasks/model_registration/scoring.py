@@ -43,8 +43,10 @@ class ScoringModel:
         weights: Arrays by name: ``embedding.weight (n_bits, H)``, ``embedding.bias (H,)``, ``layers.i.*``, and
             for a model with endpoints ``weight (n_endpoints, H)`` and ``bias (n_endpoints,)``. A model that was
             calibrated also has ``calibration.slope`` and ``.offset (n_endpoints,)``, ``conformal.active`` and
-            ``.inactive (n_levels, n_endpoints)``, ``domain.known (n_bits,)`` and ``domain.least_share (1,)``. One
-            that learned from permuted bits has ``fingerprint.permutation``, unless it is a trunk.
+            ``.inactive (n_levels, n_endpoints)``, ``domain.known (n_bits,)`` and ``domain.least_share (1,)``. Where it
+            has regression endpoints, their rows are the last, on the assays' scales, and a calibrated model has
+            ``interval.half_width (n_levels, n_regression)`` for them; the other arrays are of the classes alone.
+            One that learned from permuted bits has ``fingerprint.permutation``, unless it is a trunk.
         standardization: The module that finds a molecule's parent structure.
         fingerprints: The module that hashes its environments.
         molecules: The module that does both as the card says.
@@ -58,8 +60,13 @@ class ScoringModel:
 
     @property
     def endpoints(self) -> list[str]:
-        """Names of the endpoints, in the order of the head; none for a trunk."""
-        return list(self.card["endpoints"])
+        """Names of the endpoints, in the order of the head: classes, then numbers; none for a trunk."""
+        return [*self.card["endpoints"], *self.card.get("regression_endpoints", ())]
+
+    @property
+    def n_classes(self) -> int:
+        """How many of the endpoints are classes."""
+        return len(self.card["endpoints"])
 
     @property
     def is_calibrated(self) -> bool:
@@ -130,15 +137,17 @@ class ScoringModel:
 
         Args:
             smiles: Structures, n_molecules of them.
-            endpoints: Which endpoints; all of them if empty.
+            endpoints: Which classification endpoints; all of them if empty.
 
         Returns:
             float64 of shape ``(n_valid, n_endpoints)``; None or the reason for each molecule; the endpoints.
 
         Raises:
-            ValueError: If an endpoint is unknown.
+            ValueError: If an endpoint is unknown, or a number.
         """
-        rows, chosen = self._rows(endpoints)
+        rows, chosen = self._rows(list(endpoints) or self.card["endpoints"])
+        if any(row >= self.n_classes for row in rows):
+            raise ValueError("a regression endpoint has a value and no probability; use predictions()")
         features, reasons = self.features(smiles)
         return _sigmoid(self._logits(features, rows)), reasons, chosen
 
@@ -168,20 +177,20 @@ class ScoringModel:
 
         Returns:
             ``smiles, endpoint, probability, valid, reason``, and of a calibrated model in front of ``valid``
-            ``calibrated_probability``, ``conformal_set`` (active, inactive, both or neither) and ``in_domain``. An
-            invalid molecule has its rows too, with None for each number and a reason.
+            ``calibrated_probability``, ``conformal_set`` (active, inactive, both or neither) and ``in_domain``. A model
+            with regression endpoints also has ``value``, on the assay's scale, and if it was calibrated ``value_low`` and
+            ``value_high``, between which the truth lies as often as promised (None where too little is known to promise);
+            a row has either a probability or a value. An invalid molecule has its rows too, with None for each number
+            and a reason.
 
         Raises:
             ValueError: If an endpoint is unknown, or a calibrated model has no such level.
         """
         rows, chosen = self._rows(endpoints)
         starts, bits, reasons = self._set_bits(smiles)
-        logits = self._logits(self._features_of(starts, bits), rows)
-        found: dict[str, npt.NDArray[Any]] = {"probability": _sigmoid(logits)}
+        outputs = self._logits(self._features_of(starts, bits), rows)
+        found = self._columns(outputs, rows, significance=significance)
         if self.is_calibrated:
-            slope, offset = (self.weights[f"calibration.{name}"][rows] for name in ("slope", "offset"))
-            found["calibrated_probability"] = _sigmoid(slope * logits + offset)
-            found["conformal_set"] = self._sets(logits, rows, significance=significance)
             found["in_domain"] = np.repeat(self._in_domain(starts, bits)[:, None], len(chosen), axis=1)
         valid = np.array([reason is None for reason in reasons], dtype=bool)
         each = len(chosen)
@@ -193,16 +202,54 @@ class ScoringModel:
             "reason": np.repeat(np.array([*reasons, None], dtype=object)[:-1], each).tolist(),
         }
 
-    def _sets(
-        self, logits: npt.NDArray[np.float64], rows: list[int], *, significance: float
-    ) -> npt.NDArray[Any]:
-        """Names of the conformal sets, shape of the logits."""
+    def _columns(
+        self, outputs: npt.NDArray[np.float64], rows: list[int], *, significance: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What is said of classes and of numbers, each of the shape of the outputs, None where it does not apply."""
+        numeric = np.array(rows) >= self.n_classes
+        classes = self._class_columns(
+            outputs[:, ~numeric], np.array(rows)[~numeric], significance=significance
+        )
+        if self.n_classes == len(self.endpoints):
+            return classes
+        numbers = self._value_columns(
+            outputs[:, numeric], np.array(rows)[numeric] - self.n_classes, significance=significance
+        )
+        parts = ((classes, ~numeric), (numbers, numeric))
+        return {name: _beside(found, at) for part, at in parts for name, found in part.items()}
+
+    def _class_columns(
+        self, logits: npt.NDArray[np.float64], rows: IntArray, *, significance: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        found: dict[str, npt.NDArray[Any]] = {"probability": _sigmoid(logits)}
+        if self.is_calibrated and self.n_classes:
+            slope, offset = (self.weights[f"calibration.{name}"][rows] for name in ("slope", "offset"))
+            found["calibrated_probability"] = _sigmoid(slope * logits + offset)
+            found["conformal_set"] = self._sets(logits, rows, significance=significance)
+        return found
+
+    def _value_columns(
+        self, values: npt.NDArray[np.float64], rows: IntArray, *, significance: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        if not self.is_calibrated:
+            return {"value": values}
+        half = self.weights["interval.half_width"][self._level(significance), rows].astype(np.float64)
+        known = np.broadcast_to(np.isfinite(half), values.shape)
+        low = np.asarray(np.where(known, values - half, None))
+        high = np.asarray(np.where(known, values + half, None))
+        return {"value": values, "value_low": low, "value_high": high}
+
+    def _level(self, significance: float) -> int:
         levels = list(self.card["conformal_levels"])
         if significance not in levels:
-            raise ValueError(
-                f"the model has no conformal sets at significance {significance}; it has {levels}"
-            )
-        level = levels.index(significance)
+            raise ValueError(f"the model promises nothing at significance {significance}; it has {levels}")
+        return levels.index(significance)
+
+    def _sets(
+        self, logits: npt.NDArray[np.float64], rows: IntArray, *, significance: float
+    ) -> npt.NDArray[Any]:
+        """Names of the conformal sets, shape of the logits."""
+        level = self._level(significance)
         active = logits >= self.weights["conformal.active"][level, rows]
         inactive = logits <= self.weights["conformal.inactive"][level, rows]
         names: npt.NDArray[Any] = SETS[active + 2 * inactive]
@@ -223,6 +270,13 @@ class ScoringModel:
 def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Probability of a logit; cannot overflow."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
+
+
+def _beside(values: npt.NDArray[Any], at: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Put columns at their places among others, None there, shape ``(n_valid, len(at))``."""
+    wide = np.full((len(values), len(at)), None, dtype=object)
+    wide[:, at] = values
+    return wide
 
 
 def _spread(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[Any]:

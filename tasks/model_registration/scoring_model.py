@@ -43,27 +43,31 @@ class SmilesModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped here
             context: MLflow's; unused.
             model_input: Column ``smiles``.
             params: ``endpoints``: names of the endpoints to predict; all if empty. ``significance``: how often a
-                conformal set may miss the true class, 0.2 unless given.
+                conformal set may miss the true class, or an interval the true value, 0.2 unless given. ``embeddings``:
+                true for the trunk's features instead.
 
         Returns:
-            For endpoints: ``smiles, endpoint, probability, calibrated_probability, conformal_set, in_domain, valid,
-            reason``, one row per molecule and endpoint (without the three in the middle if the model was not
-            calibrated). For a trunk: ``smiles, features, valid, reason``. What is missing is None, not NaN.
+            For endpoints: ``smiles, endpoint, probability, calibrated_probability, conformal_set, value, value_low,
+            value_high, in_domain, valid, reason``, one row per molecule and endpoint (without those in the middle that
+            the model does not have: it was not calibrated, or it has no classes or no numbers). For a trunk, or where
+            asked: ``smiles, features, valid, reason``. What is missing is None, not NaN.
         """
         del context
         smiles = model_input["smiles"].tolist()
-        if self.model.card["kind"] == "trunk":
+        asked = params or {}
+        if self.model.card["kind"] == "trunk" or asked.get("embeddings"):
             columns = self.model.embeddings(smiles)
         else:
-            asked = params or {}
             chosen = {"significance": float(asked["significance"])} if asked.get("significance") else {}
             columns = self.model.predictions(smiles, endpoints=list(asked.get("endpoints") or ()), **chosen)
         # Text columns stay objects: pandas would turn a None among strings into NaN, which is no JSON.
         table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
         table["valid"] = table["valid"].astype(bool)
         if table["valid"].all():
-            types = {"probability": "float64", "calibrated_probability": "float64", "in_domain": "bool"}
-            table = table.astype({name: kind for name, kind in types.items() if name in table})
+            types = dict.fromkeys(("probability", "calibrated_probability", "value"), "float64")
+            types |= {"value_low": "float64", "value_high": "float64", "in_domain": "bool"}
+            whole = [name for name in types if name in table and table[name].notna().all()]
+            table = table.astype({name: types[name] for name in whole})
         return table
 
 

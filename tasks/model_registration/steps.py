@@ -39,6 +39,7 @@ async def model_registration(
     head: Path | None,
     places: Path | None,
     endpoints: Sequence[str],
+    regression_endpoints: Sequence[str] = (),
     data: DataOrigin,
     validation: Validation | None,
     bundle: Path,
@@ -55,9 +56,10 @@ async def model_registration(
     recipe = ModelRecipe.of(rules, secret=secret_file(secret) if secret else None)
     arrays, full = read_parts(trunk, head, places)
     known = await asyncio.to_thread(reliability_of, calibrated_on) if calibrated_on else None
-    told = partial(write_bundle, bundle, run_id=run_id, endpoints=endpoints, data=data, phase=phase)
+    told = partial(write_bundle, bundle, run_id=run_id, data=data, phase=phase)
     write = partial(told, validation=validation, reliability_from=getattr(calibrated_on, "described", None))
-    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known, recipe=recipe)
+    names = {"endpoints": endpoints, "regression_endpoints": regression_endpoints}
+    await asyncio.to_thread(write, trunk=arrays, head=full, reliability=known, recipe=recipe, **names)
     return await asyncio.to_thread(
         register, tracked, bundle, name=name, allow_synthetic_champion=data.synthetic
     )

@@ -40,7 +40,7 @@ from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import rules_of
 from tasks.simulation.assays import permuted_activities
 from tasks.simulation.companies import Company, SourceTables, SplitSettings, split_into_companies
-from tasks.studies.catalogue import MIN_PARTNERS
+from tasks.studies.catalogue import MIN_PARTNERS, regression_entries
 
 CARD = "dataset.json"
 SECRET = "consortium_secret"  # noqa: S105 - a file name
@@ -133,16 +133,23 @@ class SimulatedDataset:
 
         Only who made the companies can know this; real ones name their common assays in the agreement.
         """
+        return tuple(sorted(set(endpoint_ids(self._common_assays, rules_of("simple")))))
+
+    @cached_property
+    def regression_catalogue(self) -> tuple[str, ...]:
+        """The same of numbers: every potency of such an assay."""
+        return regression_entries(self._common_assays)
+
+    @cached_property
+    def _common_assays(self) -> Any:
+        """Assays that three or more companies run, one row each where all describe it alike."""
         assays = pa.concat_tables([pq.read_table(self.files(name).assays) for name in self.partners])
         counted_ids = pc.value_counts(assays["assay_id"].combine_chunks())
         common = counted_ids.field("values").filter(
             pc.greater_equal(counted_ids.field("counts"), MIN_PARTNERS)
         )
         shared = assays.filter(pc.is_in(assays["assay_id"], value_set=common))
-        named = shared.group_by(shared.column_names).aggregate(
-            []
-        )  # one row each, where all describe it alike
-        return tuple(sorted(set(endpoint_ids(named, rules_of("simple")))))
+        return shared.group_by(shared.column_names).aggregate([])
 
     @property
     def consortium_secret(self) -> bytes:

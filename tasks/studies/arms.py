@@ -10,8 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.canonical_json import canonical_bytes
+from tasks.evaluation.metrics import selection_value
 from tasks.exchange.durable_files import replace_whole
-from tasks.local_training.jobs import Centralised, CentralisedResult, TrainingSettings
+from tasks.local_training.jobs import Adapt, Centralised, CentralisedResult, TrainingSettings
 from tasks.studies.qsar_training import RunJob
 
 COMPLETE = "complete.json"
@@ -22,7 +23,7 @@ class TrainedArm(BaseModel):
 
     Attributes:
         best_epoch: The epoch whose parameters were kept.
-        auprc: Its mean validation AUPRC; None if nothing counted, or no fold was held out.
+        auprc: Its mean validation AUPRC, or what chooses where numbers are learnt; None if nothing counted, or no fold was held out.
         settings: What it was trained with.
         learning_rate_decay: Factor on the learning rate.
         decay_epochs: Epochs at one rate.
@@ -37,7 +38,9 @@ class TrainedArm(BaseModel):
     decay_epochs: int
 
 
-async def train_once(output: Path, make_job: Callable[[], Centralised], *, run_job: RunJob, what: str) -> str:
+async def train_once(
+    output: Path, make_job: Callable[[], Centralised | Adapt], *, run_job: RunJob, what: str
+) -> str:
     """Train an arm unless it lies there complete.
 
     Args:
@@ -52,7 +55,10 @@ async def train_once(output: Path, make_job: Callable[[], Centralised], *, run_j
     if not (output / COMPLETE).exists():
         job = make_job()
         result: CentralisedResult = await run_job(job)
-        figures = {epoch.epoch: epoch.validation.auprc for epoch in result.history}
+        figures = {
+            epoch.epoch: selection_value(epoch.validation.model_dump(), job.modality)
+            for epoch in result.history
+        }
         record = TrainedArm(
             best_epoch=result.best_epoch,
             auprc=figures.get(result.best_epoch),

@@ -5,19 +5,20 @@ and without learning who, before anything is shared. Runs: ``compute`` on the pa
 coordinator. Source: own; the idea of a catalogue of common assays is MELLODDY's (``T_cat``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast, get_args
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from data_contracts.canonical_json import canonical_bytes, parse_canonical
-from data_contracts.catalogue import ENDPOINTS
+from data_contracts.catalogue import ENDPOINTS, REGRESSION_ENDPOINTS
 from data_contracts.errors import AgreementViolation, ProtocolError
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
 from data_contracts.writing import read_table
 from tasks.exchange.blob_store import BlobStore
@@ -35,6 +36,10 @@ MIN_PARTNERS = 3
 MAX_ENDPOINTS = 100_000
 MAX_BYTES = 16 * 2**20
 FLAG_BITS = 2
+REGRESSION_PREFIX = "value of "
+"""In a list, stands before the assay of a regression endpoint: numbers and classes of one name are not the same."""
+POTENCY_TYPES = ("OTHER", "PANEL", "CATALOG_PANEL")
+"""Assay types whose values are -log10(M), and so of one scale at every partner (docs/decisions/0028)."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +127,46 @@ def _parsed(blobs: BlobStore, reference: BlobReference, *, contract: str, who: s
     return parse_canonical(bytes(blobs.open(reference, who=who)), who=who, max_bytes=MAX_BYTES)
 
 
-def places_of(dataset: Path, catalogue: Sequence[str]) -> Places:
+def places_of(dataset: Path, catalogue: Sequence[str], *, modality: Modality = "classification") -> Places:
     """Find each endpoint of a prepared data set in a list.
+
+    Args:
+        dataset: Prepared directory.
+        catalogue: The list; an entry that begins with ``REGRESSION_PREFIX`` is never a class.
+        modality: Which endpoints there are; classes first, then numbers.
 
     Returns:
         Its position there, or ``PRIVATE`` if it is not listed or the partner does not train it,
         int32 of shape ``(n_endpoints,)``.
     """
-    endpoints = read_table(dataset / "endpoints.arrow", ENDPOINTS)
     place = {name: number for number, name in enumerate(catalogue)}
-    found = [place.get(name, PRIVATE) for name in endpoints.column("endpoint_id").to_pylist()]
-    trained = pc.and_(endpoints.column("in_training"), pc.greater(endpoints.column("weight"), 0))
-    return np.where(trained.to_numpy(), np.array(found, dtype=np.int32), np.int32(PRIVATE))
+    parts = []
+    if modality != "regression":
+        endpoints = read_table(dataset / "endpoints.arrow", ENDPOINTS)
+        names = [
+            name if not name.startswith(REGRESSION_PREFIX) else None
+            for name in endpoints.column("endpoint_id").to_pylist()
+        ]
+        trained = pc.and_(endpoints.column("in_training"), pc.greater(endpoints.column("weight"), 0))
+        parts.append(_places(names, trained, place))
+    if modality != "classification":
+        endpoints = read_table(dataset / "regression_endpoints.arrow", REGRESSION_ENDPOINTS)
+        names = [REGRESSION_PREFIX + name for name in endpoints.column("endpoint_id").to_pylist()]
+        potency = pc.is_in(endpoints.column("assay_type"), value_set=pa.array(POTENCY_TYPES))
+        parts.append(_places(names, pc.and_(potency, pc.greater(endpoints.column("weight"), 0)), place))
+    return np.concatenate(parts)
+
+
+def _places(names: Sequence[str | None], shareable: Any, place: Mapping[str, int]) -> Places:
+    found = [PRIVATE if name is None else place.get(name, PRIVATE) for name in names]
+    return np.where(shareable.to_numpy(), np.array(found, dtype=np.int32), np.int32(PRIVATE))
+
+
+def regression_entries(assays: Any) -> tuple[str, ...]:
+    """What a list says of the numbers of some assays (contract *assays*): every one that measures a potency."""
+    potency = pc.is_in(assays.column("assay_type"), value_set=pa.array(POTENCY_TYPES))
+    names = assays.filter(potency).column("assay_id").to_pylist()
+    return tuple(sorted({REGRESSION_PREFIX + name for name in names}))
 
 
 def presence(places: Places, *, n_catalogue: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -141,6 +174,11 @@ def presence(places: Places, *, n_catalogue: int) -> np.ndarray[Any, np.dtype[np
     flags = np.zeros(n_catalogue, dtype=np.int64)
     flags[places[places >= 0]] = 1
     return flags
+
+
+def modality_of(plan: RoundPlan) -> Modality:
+    """Which endpoints are counted; to be believed after ``accept``."""
+    return cast("Modality", plan.parameters.get("modality", "classification"))
 
 
 def partners_needed(plan: RoundPlan) -> int:
@@ -165,7 +203,8 @@ def accept(plan: RoundPlan) -> None:
     if (
         plan.round != ROUND
         or plan.model_in is None
-        or set(plan.parameters) != {"n_partners"}
+        or set(plan.parameters) - {"modality"} != {"n_partners"}
+        or modality_of(plan) not in get_args(Modality)
         or not isinstance(n_partners, int)
         or n_partners < len(plan.cohort)
         or plan.lanes != lanes(plan.lanes[0].length)
@@ -179,7 +218,8 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     """Leave one flag per listed endpoint in ``directory``."""
     assert plan.model_in is not None  # noqa: S101 - accept() saw to it
     listed = read_list(inputs.blobs, plan.model_in, who="coordinator")
-    flags = presence(places_of(inputs.dataset, listed), n_catalogue=len(listed))
+    places = places_of(inputs.dataset, listed, modality=modality_of(plan))
+    flags = presence(places, n_catalogue=len(listed))
     write_contribution(directory, {"trained": flags})
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import AgreementViolation
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import Lane, Modality, RoundPlan
 from tasks.evaluation.comparison import SHARES, shares
-from tasks.evaluation.metrics import METRICS, PERFECT
+from tasks.evaluation.metric_tables import counted_values
+from tasks.evaluation.metrics import METRICS_OF, PERFECT
 from tasks.evaluation.score_tables import CALIBRATION
 from tasks.evaluation.sums import figures_to_means, lane_length, to_figures, to_integers, to_means
 from tasks.evaluation.uplift import riptop
@@ -25,20 +26,20 @@ from tasks.local_training.jobs import BaselineName, Score, ScoreBaseline, ScoreR
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.phases import FOLD_OF, MEASURED, Phase, Split
-from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
+from tasks.studies.qsar_training import COUNT_BITS, RunJob
 from tasks.studies.training_parameters import MAX_ROUNDS
 
 NAME = "evaluation"
 ARMS = ("federated", "single", "pooled")
-UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
-QUANTITIES = {"uplift": UPLIFTS, "shares": SHARES}
-"""What is summed beside the arms' metrics where there is a single-partner arm, lane by lane."""
+ADAPTED = "adapted"
+"""The arm with a trunk of the partner's own beside the shared one; only its partner sees it."""
 
 
 class EvaluationParameters(BaseModel):
     """What a plan may ask to be measured.
 
     Attributes:
+        modality: Which endpoints are measured.
         split: Which fold is scored.
         after_round: The trunk is scored with the head that each partner had after this round.
         phase: Of the run: which folds may be measured at all.
@@ -51,11 +52,23 @@ class EvaluationParameters(BaseModel):
     after_round: int = Field(ge=1, le=MAX_ROUNDS)
     phase: Phase = "standard"
     arms: int = Field(ge=1, le=len(ARMS))
+    modality: Modality = "classification"
 
     @property
     def arm_names(self) -> tuple[str, ...]:
         """The arms that are scored."""
         return ARMS[: self.arms]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is measured of each arm."""
+        return METRICS_OF[self.modality]
+
+    @property
+    def beside(self) -> dict[str, tuple[str, ...]]:
+        """What is summed beside the arms' metrics where there is a single-partner arm, lane by lane."""
+        uplift = {"uplift": tuple(f"riptop_{metric}" for metric in self.metrics)}
+        return uplift if self.modality == "regression" else uplift | {"shares": SHARES}
 
 
 @dataclass(frozen=True)
@@ -91,10 +104,10 @@ def lanes(parameters: EvaluationParameters) -> tuple[Lane, ...]:
     once a run, sums over endpoints and their number.
     """
     if parameters.split == "validation":
-        return (Lane(name="federated", length=len(METRICS), ring_bits=64, value_bits=COUNT_BITS),)
-    quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, METRICS)
+        return (Lane(name="federated", length=len(parameters.metrics), ring_bits=64, value_bits=COUNT_BITS),)
+    quantities: dict[str, tuple[str, ...]] = dict.fromkeys(parameters.arm_names, parameters.metrics)
     if "single" in quantities:
-        quantities |= QUANTITIES
+        quantities |= parameters.beside
     return tuple(
         Lane(name=name, length=lane_length(names), ring_bits=64, value_bits=COUNT_BITS)
         for name, names in quantities.items()
@@ -135,32 +148,43 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     parameters = parameters_of(plan)
     values = {}
     for arm in parameters.arm_names:
-        scored = await _score(inputs, arm, fold=FOLD_OF[parameters.split], output=directory / arm)
-        values[arm] = counted_values(scored)
+        scored = await _score(inputs, arm, parameters, fold=FOLD_OF[parameters.split], output=directory / arm)
+        values[arm] = counted_values(scored.metrics, scored.regression_metrics)
         if (
             parameters.phase == "standard" and parameters.split == "test"
         ):  # the partner's own: for its reliability
-            await _score(inputs, arm, fold=FOLD_OF["validation"], output=directory / arm / CALIBRATION)
+            calibration = directory / arm / CALIBRATION
+            await _score(inputs, arm, parameters, fold=FOLD_OF["validation"], output=calibration)
     if parameters.split == "validation":
-        write_contribution(directory, {"federated": to_figures(values["federated"], names=METRICS)})
+        write_contribution(
+            directory, {"federated": to_figures(values["federated"], names=parameters.metrics)}
+        )
         return
-    for name in inputs.baselines:
+    for arm in sorted(inputs.arms.keys() - set(parameters.arm_names)):  # the partner's own: in no sum
+        await _score(inputs, arm, parameters, fold=FOLD_OF["test"], output=directory / arm)
+        calibration = directory / arm / CALIBRATION
+        await _score(inputs, arm, parameters, fold=FOLD_OF["validation"], output=calibration)
+    for name in inputs.baselines if parameters.modality != "regression" else ():
         await inputs.run_job(ScoreBaseline(dataset=inputs.dataset, baseline=name, output=directory / name))
-    sums = {arm: to_integers(values[arm], names=METRICS) for arm in parameters.arm_names}
+    sums = {arm: to_integers(values[arm], names=parameters.metrics) for arm in parameters.arm_names}
     if "single" in values:
         improved = {
             f"riptop_{name}": riptop(values["federated"][name], values["single"][name], perfect=PERFECT[name])
-            for name in METRICS
+            for name in parameters.metrics
         }
-        sums["uplift"] = to_integers(improved, names=UPLIFTS)
-        sums["shares"] = to_integers(shares(values["single"], values["federated"]), names=SHARES)
+        sums["uplift"] = to_integers(improved, names=parameters.beside["uplift"])
+        if "shares" in parameters.beside:
+            sums["shares"] = to_integers(shares(values["single"], values["federated"]), names=SHARES)
     write_contribution(directory, sums)
 
 
-async def _score(inputs: PartnerInputs, arm: str, *, fold: int, output: Path) -> ScoreResult:
+async def _score(
+    inputs: PartnerInputs, arm: str, parameters: EvaluationParameters, *, fold: int, output: Path
+) -> ScoreResult:
     model = inputs.arms[arm]
     job = Score(
         dataset=inputs.dataset,
+        modality=parameters.modality,
         trunk=model.trunk,
         head=model.head,
         places=model.places,
@@ -179,17 +203,18 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
         ``test/shares/<name>``, means over endpoints, at least ten.
     """
     del blobs
-    split = parameters_of(plan).split
+    parameters = parameters_of(plan)
+    split = parameters.split
     metrics: dict[str, float] = {}
     if split == "validation":
         figures = figures_to_means(
             np.asarray(total.values["federated"], dtype=np.int64),
-            names=METRICS,
+            names=parameters.metrics,
             n_partners=len(total.survivors),
         )
         return {"metrics": {f"{split}/{name}": value for name, value in figures.items()}}
     for lane in plan.lanes:
-        names = QUANTITIES.get(lane.name, METRICS)
+        names = parameters.beside.get(lane.name, parameters.metrics)
         means = to_means(np.asarray(total.values[lane.name], dtype=np.int64), names=names)
         metrics |= {
             f"{split}/{lane.name}/{name}": value for name, (value, _) in means.items() if value is not None

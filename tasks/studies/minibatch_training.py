@@ -8,7 +8,7 @@ into as many minibatches, and every label of the consortium weighs the same. Run
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,8 +25,6 @@ from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.qsar_training import (
     COUNT_BITS,
-    FIGURES,
-    LOSS,
     SHARED_CONTRACT,
     PartnerInputs,
     publish_shared,
@@ -35,7 +33,7 @@ from tasks.studies.qsar_training import (
     validation_values,
 )
 from tasks.studies.server_state import publish_state, read_state
-from tasks.studies.training_parameters import TrainingParameters
+from tasks.studies.training_parameters import LOSS, TrainingParameters
 
 NAME = "qsar-minibatches"
 GRADIENT = "gradient"
@@ -48,10 +46,12 @@ class MinibatchParameters(TrainingParameters):
     """What a plan may choose, beyond what all training plans may.
 
     Attributes:
+        modality: Classes alone: numbers are learnt in rounds of local steps.
         batch_ratio: Share of its training structures that a partner puts into a minibatch.
         loss_normalizer: What every partner divides the summed loss of a minibatch by.
     """
 
+    modality: Literal["classification"] = "classification"
     batch_ratio: float = Field(ge=1e-4, le=1)
     loss_normalizer: float = Field(ge=1, le=1e9)
 
@@ -100,7 +100,7 @@ def lanes(
     length = vector_length(parameters.layout)
     return (
         Lane(name=GRADIENT, length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
-        Lane(name="figures", length=len(FIGURES), ring_bits=64, value_bits=COUNT_BITS),
+        Lane(name="figures", length=len(parameters.figures), ring_bits=64, value_bits=COUNT_BITS),
     )
 
 
@@ -157,7 +157,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         )
     )
     loss = np.array([found.loss_sum / found.weight_sum if found.weight_sum else 0.0])
-    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=FIGURES)})
+    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=parameters.figures)})
 
 
 def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:

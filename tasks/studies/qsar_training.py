@@ -15,11 +15,11 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from data_contracts.errors import AgreementViolation, UpdateMismatch
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import Lane, Modality, RoundPlan
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import clip_for_next_round, server_step
-from tasks.evaluation.metric_tables import read_metrics
-from tasks.evaluation.metrics import METRICS
+from tasks.evaluation.metric_tables import counted_values
+from tasks.evaluation.metrics import METRICS_OF
 from tasks.evaluation.sums import figures_to_means, to_figures
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import LocalSteps, LocalStepsResult, Score, ScoreResult
@@ -37,14 +37,10 @@ from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.catalogue import read_catalogue
 from tasks.studies.server_state import publish_state, read_state
-from tasks.studies.training_parameters import TrainingParameters
+from tasks.studies.training_parameters import LOSS, TrainingParameters
 
 NAME = "qsar-training"
 VALIDATION_FOLDS = (4,)
-LOSS = "loss"
-FIGURES = (LOSS, *METRICS)
-"""Each partner's mean training loss and validation metrics. No lane of a training round holds a number that stays
-the same from round to round: with one partner missing, the difference would be that partner's."""
 COUNT_BITS = 52
 SHARED_CONTRACT = "shared-model@1"
 
@@ -83,7 +79,7 @@ def lanes(
     length = vector_length(parameters.layout)
     return (
         Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
-        Lane(name="figures", length=len(FIGURES), ring_bits=64, value_bits=COUNT_BITS),
+        Lane(name="figures", length=len(parameters.figures), ring_bits=64, value_bits=COUNT_BITS),
     )
 
 
@@ -127,6 +123,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     trained: LocalStepsResult = await inputs.run_job(
         LocalSteps(
             dataset=inputs.dataset,
+            modality=parameters.modality,
             trunk=inputs.trunk,
             head=inputs.head,
             places=inputs.places,
@@ -140,7 +137,7 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
         )
     )
     loss = np.array([trained.loss_sum / trained.weight_sum])
-    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=FIGURES)})
+    write_contribution(directory, {"figures": to_figures({LOSS: loss, **values}, names=parameters.figures)})
 
 
 async def validation_values(
@@ -152,6 +149,7 @@ async def validation_values(
     scored: ScoreResult = await inputs.run_job(
         Score(
             dataset=inputs.dataset,
+            modality=parameters.modality,
             trunk=inputs.trunk,
             head=inputs.head,
             head_seed=inputs.seed("head"),
@@ -160,13 +158,7 @@ async def validation_values(
             output=directory / "validation",
         )
     )
-    return counted_values(scored)
-
-
-def counted_values(scored: ScoreResult) -> dict[str, npt.NDArray[np.float64]]:
-    """The values of each metric over the endpoints that count."""
-    metrics, counted = read_metrics(scored.metrics)
-    return {name: getattr(metrics, name)[counted] for name in METRICS}
+    return counted_values(scored.metrics, scored.regression_metrics)
 
 
 def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, Any]:
@@ -200,7 +192,7 @@ def combine(plan: RoundPlan, total: SecureSum, blobs: BlobStore) -> dict[str, An
     outcome = {
         "trunk": publish_shared(blobs, following, parameters=parameters).model_dump(),
         "clip": clip_for_next_round(mean, n_partners=n_survivors, ceiling=parameters.clip_ceiling),
-        "metrics": round_metrics(total, mean=mean),
+        "metrics": round_metrics(total, mean=mean, modality=parameters.modality),
     }
     return outcome if kept is None else {**outcome, "server_state": publish_state(blobs, kept).model_dump()}
 
@@ -248,15 +240,23 @@ def mean_step(
 
 
 def round_metrics(
-    total: SecureSum, *, mean: npt.NDArray[np.float64], lane: str = "update"
+    total: SecureSum,
+    *,
+    mean: npt.NDArray[np.float64],
+    lane: str = "update",
+    modality: Modality = "classification",
 ) -> dict[str, float]:
     """The consortium's figures of a round, from sums alone."""
+    measured = METRICS_OF[modality]
     figures = figures_to_means(
-        np.asarray(total.values["figures"], dtype=np.int64), names=FIGURES, n_partners=len(total.survivors)
+        np.asarray(total.values["figures"], dtype=np.int64),
+        names=(LOSS, *measured),
+        n_partners=len(total.survivors),
     )
-    measured = {f"validation/{name}": figures[name] for name in METRICS if figures["log_loss"] > 0}
-    return measured | {
-        "train/log_loss": figures[LOSS],
+    validation = {f"validation/{name}": figures[name] for name in measured if any(map(figures.get, measured))}
+    loss = "log_loss" if modality == "classification" else "loss"
+    return validation | {
+        f"train/{loss}": figures[LOSS],
         "update/clipped_fraction": total.n_clipped[lane] / (len(total.survivors) * max(len(mean), 1)),
         "update/root_mean_square": float(np.sqrt(np.mean(np.square(mean)))),
     }

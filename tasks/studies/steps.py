@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from data_contracts.plan import RoundPlan
-from tasks.local_training.jobs import Centralised
+from tasks.local_training.jobs import Adapt, Centralised
 from tasks.rounds.study import Study, compute_once
 from tasks.studies.arms import train_once
 from tasks.studies.catalogue import CATALOGUE
@@ -74,7 +74,7 @@ async def evaluation(partner: str, plan: RoundPlan, *, inputs: EvaluationInputs,
     persist_result=False,
 )
 async def train_without_federation(
-    who: str, kind: str, *, make_job: Callable[[], Centralised], output: Path, run_job: RunJob
+    who: str, kind: str, *, make_job: Callable[[], Centralised | Adapt], output: Path, run_job: RunJob
 ) -> str:
-    """Train the arm that the federation is compared with: alone, or (in simulation only) pooled."""
+    """Train an arm beside the federation: alone, (in simulation only) pooled, or with a trunk of its own after it."""
     return await train_once(output, make_job, run_job=run_job, what=f"{who}/{kind}")

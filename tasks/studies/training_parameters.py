@@ -9,9 +9,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_contracts.plan import Modality
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import ServerOptimizer
-from tasks.local_training.jobs import TrainingSettings
+from tasks.evaluation.metrics import METRICS_OF
+from tasks.local_training.jobs import RegressionLoss, TrainingSettings
 from tasks.local_training.parameters import N_BITS, Layout
 from tasks.local_training.shared_model import shared_layout
 from tasks.studies.catalogue import CONTRACT as CATALOGUE_CONTRACT
@@ -19,6 +21,7 @@ from tasks.studies.catalogue import MAX_BYTES, MAX_ENDPOINTS
 from tasks.studies.phases import MEASURED, TRAINING_FOLDS, Phase
 from tasks.studies.server_state import CONTRACT as STATE_CONTRACT
 
+LOSS = "loss"
 MAX_STATE_BYTES = 2**36
 MAX_ROUNDS = 50_000
 RUN_OR_NONE = r"^([a-z0-9][a-z0-9-]{2,63})?$"
@@ -29,6 +32,9 @@ class TrainingParameters(BaseModel):
     """What a plan may choose, within bounds that every partner's software fixes.
 
     Attributes:
+        modality: What is learnt of the assays: classes, numbers, or both.
+        regression_loss: What a regression endpoint costs.
+        regression_weight: The numbers' share of the loss where both are learnt.
         n_bits: Length of the hashed fingerprints that the trunk reads.
         hidden: Width of the trunk.
         layers: Residual layers of the trunk behind the embedding.
@@ -57,6 +63,9 @@ class TrainingParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    modality: Modality = "classification"
+    regression_loss: RegressionLoss = "tobit"
+    regression_weight: float = Field(default=0.5, ge=0, le=1)
     n_bits: int = Field(default=N_BITS, ge=1, le=N_BITS)
     hidden: int = Field(ge=1, le=8192)
     layers: int = Field(default=0, ge=0, le=8)
@@ -147,4 +156,15 @@ class TrainingParameters(BaseModel):
             learning_rate=self.learning_rate,
             dropout=self.dropout,
             weight_decay=self.weight_decay,
+            regression_loss=self.regression_loss,
+            regression_weight=self.regression_weight,
         )
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Each partner's mean training loss and validation metrics.
+
+        No lane of a training round holds a number that stays the same from round to round: with one partner missing,
+        the difference would be that partner's.
+        """
+        return (LOSS, *METRICS_OF[self.modality])

@@ -44,7 +44,7 @@ def test_predictions_say_why_a_structure_has_no_probability():
     ]
     batches = list(require_valid(as_table(rows, PREDICTIONS).to_batches(), PREDICTIONS, source="p"))
     assert batches[0].num_rows == 2
-    for change in ({"probability": None}, {"valid": False}, {"probability": 1.5}):
+    for change in ({"valid": False}, {"probability": 1.5}, {"value": float("inf")}):
         with pytest.raises(ContractViolation, match="break rule"):
             list(
                 require_valid(as_table([rows[0] | change], PREDICTIONS).to_batches(), PREDICTIONS, source="p")

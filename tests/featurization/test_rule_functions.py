@@ -123,8 +123,8 @@ def test_the_profiles_that_motet_brings_can_be_read_and_cannot_be_changed(profil
         ("default: [5.5, 6.5, 7.5]", "default: []", "at least one default threshold"),
         ("[0, 4]", "[0, 7]", "folds are 0 to 4"),
         ("rule: generic_scaffold", "rule: time", "validation_from and test_from"),
-        ("version: 1", "version: 1\nfuture: 1", "future"),
-        ("version: 1", "version: [", "no YAML"),
+        ("version: 2", "version: 2\nfuture: 1", "future"),
+        ("version: 2", "version: [", "no YAML"),
         ("n_bits: 32768", "n_bits: 65536", "n_bits"),
     ],
 )

@@ -1,19 +1,22 @@
 """A partner without a single endpoint to compare spoils nobody's run."""
 
-import asyncio
 import json
 from types import SimpleNamespace
 
 import numpy as np
 
 from flows.cli.run import _report as print_report
-from flows.finishing import NOTHING_COMPARED, _report
 from flows.partner_work import _installed
 from flows.reporting import _bars
 from flows.run_directory import RunDirectory
-from tasks.evaluation.metric_tables import metrics_table, write_table
+from tasks.evaluation.metric_tables import metrics_table, regression_metrics_table, write_table
 from tasks.evaluation.metrics import endpoint_metrics
+from tasks.evaluation.regression_metrics import regression_metrics
+from tasks.evaluation.whole_report import report_of
 from tasks.local_training import baseline
+from tests.local_training.conftest import write_prepared
+
+NOTHING_COMPARED = {"n_endpoints": 0, "metrics": {}}
 
 COMPARED = {
     "n_endpoints": 12,
@@ -33,8 +36,19 @@ def test_a_partner_whose_endpoints_all_lack_labels_gets_a_result_that_says_so(tm
         np.array([0, 0, 1]), np.array([1, 0, 1], np.int8), np.array([0.9, 0.2, 0.7]), n_endpoints=2
     )
     write_table(tmp_path / "federated" / "metrics.arrow", metrics_table(metrics, np.zeros(2, np.bool_)))
-    site = SimpleNamespace(name="partner-a", results=tmp_path / "results")
-    asyncio.run(_report(None, site, SimpleNamespace(scores=tmp_path)))
+    numbers = regression_metrics(np.array([0]), np.array([6.0]), np.zeros(1), np.array([6.0]), n_endpoints=1)
+    table = regression_metrics_table(numbers, np.zeros(1, np.bool_))
+    write_table(tmp_path / "federated" / "regression_metrics.arrow", table)
+    report_of(
+        tmp_path,
+        arms=("single", "federated"),
+        modality="hybrid",
+        partner="partner-a",
+        prepared=write_prepared(tmp_path / "prepared", seed=1),
+        output=tmp_path / "results",
+        seed=0,
+        simulated_assays=False,
+    )
     assert json.loads((tmp_path / "results" / "uplift.json").read_bytes()) == NOTHING_COMPARED
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["uplift.json"]
 
@@ -56,6 +70,22 @@ def test_the_table_shows_such_a_partner_beside_the_others_and_a_control_by_name(
     (second,) = [line.split() for line in printed.splitlines() if line.startswith("partner-b ")]
     assert second == ["partner-b", "0", "-", "-", "-", "-", "-", "-"]
     assert returned["partners"]["partner-b"]["n_endpoints"] == 0
+
+
+def test_the_table_of_numbers_shows_errors(tmp_path, capsys):
+    run = RunDirectory(tmp_path / "runs" / "one")
+    place = run.path / "partners" / "partner-a" / "results"
+    place.mkdir(parents=True)
+    numbers = dict.fromkeys(("r2", "rmse"), COMPARED["metrics"]["auprc"])
+    uplift = NOTHING_COMPARED | {"n_regression_endpoints": 7, "regression_metrics": numbers}
+    (place / "uplift.json").write_text(json.dumps(uplift))
+    data = {"name": "x", "simulated_assays": False, "control": None}
+    run.write_result({"data": data, "models": {}, "modality": "regression"})
+    print_report(run)
+    printed = capsys.readouterr().out
+    assert "RMSE federated" in printed
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("partner-a ")]
+    assert row == ["partner-a", "7", "0.600", "0.700", "0.600", "0.700", "0.100", "+25.0", "%"]
 
 
 def test_a_baseline_without_its_library_is_skipped_by_name_and_the_others_run(monkeypatch, caplog):

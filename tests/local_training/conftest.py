@@ -6,10 +6,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_contracts.catalogue import ENDPOINTS, HASHED_FINGERPRINTS, LABELS
+from data_contracts.catalogue import (
+    ENDPOINTS,
+    HASHED_FINGERPRINTS,
+    LABELS,
+    REGRESSION_ENDPOINTS,
+    REGRESSION_VALUES,
+)
 from data_contracts.writing import write_table
 
-CONTRACT_OF = {"fingerprints": HASHED_FINGERPRINTS, "endpoints": ENDPOINTS, "labels": LABELS}
+CONTRACT_OF = {
+    "fingerprints": HASHED_FINGERPRINTS,
+    "endpoints": ENDPOINTS,
+    "labels": LABELS,
+    "regression_endpoints": REGRESSION_ENDPOINTS,
+    "regression_values": REGRESSION_VALUES,
+}
 HIDDEN = 8
 
 
@@ -22,7 +34,10 @@ def write_prepared(
     n_bits: int = 400,
     density: float = 0.5,
 ) -> Path:
-    """Write fingerprints, endpoints and labels in which a few bits decide each endpoint."""
+    """Write fingerprints, endpoints and labels in which a few bits decide each endpoint, as a class and as a number.
+
+    Numbers are those of endpoints 0 to 2 around 6.5, some of them censored.
+    """
     rng = np.random.default_rng(seed)
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = np.sort(rng.choice(32_768, n_bits, replace=False))
@@ -64,9 +79,41 @@ def write_prepared(
             }
         ),
     }
+    tables |= _numbers(score, observed, rng=rng)
     for name, table in tables.items():
         write_table(directory / f"{name}.arrow", CONTRACT_OF[name], table)
     return directory
+
+
+def _numbers(score, observed, *, rng):
+    """The first three assays as numbers, a fifth of them bounds."""
+    value = 6.5 + score[:, :3] / score[:, :3].std(axis=0)
+    structure, endpoint = np.nonzero(observed[:, :3])
+    censoring = rng.choice([-1, 0, 0, 0, 0, 0, 0, 0, 0, 1], len(structure))
+    shifted = value[structure, endpoint] - censoring * rng.random(len(structure))
+    return {
+        "regression_endpoints": pa.table(
+            {
+                "endpoint_index": pa.array(range(3), pa.int32()),
+                "endpoint_id": pa.array([f"A{number}" for number in range(3)]),
+                "assay_id": pa.array([f"A{number}" for number in range(3)]),
+                "assay_type": pa.array(["OTHER", "OTHER", "ADME"]),
+                "n_values": pa.array(np.bincount(endpoint, minlength=3), pa.int32()),
+                "n_censored": pa.array(np.bincount(endpoint[censoring != 0], minlength=3), pa.int32()),
+                "in_evaluation": pa.array([True, True, True]),
+                "weight": pa.array([1.0, 0.5, 1.0]),
+                "censored_weight": pa.array([1.0, 0.25, 1.0]),
+            }
+        ),
+        "regression_values": pa.table(
+            {
+                "structure_index": pa.array(structure, pa.int32()),
+                "endpoint_index": pa.array(endpoint, pa.int32()),
+                "value": pa.array(shifted, pa.float64()),
+                "censoring": pa.array(censoring, pa.int8()),
+            }
+        ),
+    }
 
 
 def rewrite(path: Path, **columns: pa.Array) -> None:

@@ -131,7 +131,7 @@ def test_an_unknown_endpoint_and_an_endpoint_of_a_trunk_are_refused(tmp_path):
         model.predict(SMILES, endpoints=["A9"])
     trunk = load_model(tmp_path, str(make_bundle(tmp_path / "trunk", kind="trunk")))
     assert set(trunk.predict(SMILES)) == {"smiles", "features", "valid", "reason"}
-    with pytest.raises(SettingsError, match="has no endpoints"):
+    with pytest.raises(SettingsError, match="have no endpoints"):
         trunk.predict(SMILES, endpoints=["A1"])
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.evaluation.comparison import BARS, SHARED_GRID, SHARES, distribution_difference, flips, shares
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.sums import MIN_ENDPOINTS, to_integers
-from tasks.studies.evaluation import EVALUATION, UPLIFTS, EvaluationParameters, lanes
+from tasks.studies.evaluation import EVALUATION, EvaluationParameters, lanes
 
 PARAMETERS = EvaluationParameters(split="test", after_round=1, arms=2)
 PLAN = SimpleNamespace(parameters=PARAMETERS.model_dump(), lanes=lanes(PARAMETERS), round=3)
@@ -25,7 +25,7 @@ def _announced(partners):
     total = {}
     for arms in partners:
         sums = {arm: to_integers(found, names=METRICS) for arm, found in arms.items()}
-        sums["uplift"] = to_integers({}, names=UPLIFTS)
+        sums["uplift"] = to_integers({}, names=PARAMETERS.beside["uplift"])
         sums["shares"] = to_integers(shares(arms["single"], arms["federated"]), names=SHARES)
         total = {name: total.get(name, 0) + vector for name, vector in sums.items()}
     found = SimpleNamespace(values=total, survivors=("a", "b", "c"))
