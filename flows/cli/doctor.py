@@ -95,7 +95,7 @@ def _policy(site: SiteDirectory) -> Iterator[Finding]:
     yield Finding("granted", granted, "" if policy.data_sets else "name the agreed data sets in policy.json")
     assert site.settings.files is not None  # noqa: S101 - a partner has them
     for name, path in site.settings.files:
-        if path is None:  # a catalogue of panels is not everybody's
+        if path is None:  # a partner need not have a catalogue
             continue
         found = path.is_file()
         yield Finding(name, "there" if found else "not there", "" if found else "correct site.json")

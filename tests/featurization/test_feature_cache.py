@@ -68,7 +68,7 @@ def test_a_second_run_starts_no_worker(tmp_path, monkeypatch):
 
 
 def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "CHUNK_STRUCTURES", 5)
+    monkeypatch.setattr(parents, "CHUNK_STRUCTURES", 5)
     monkeypatch.setattr(parents, "BLOCK_STRUCTURES", 10)
 
     def stop(done, _total):

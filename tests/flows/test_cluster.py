@@ -31,7 +31,7 @@ with prefect_server(home) as server:
     from tasks.featurization.preparation import PartnerFiles, prepare_dataset
     from tests.featurization.partner import SECRET, SMALL_QUORUMS
 
-    executors.CHUNK_STRUCTURES = 10
+    executors.CHUNK_STRUCTURES = parents.CHUNK_STRUCTURES = 10
     executors.BLOCK_STRUCTURES = parents.BLOCK_STRUCTURES = 20
     given = dict(consortium_secret=SECRET, output=home / "prepared", workers=1, rules=SMALL_QUORUMS)
     executor = on_dask("local", workers=2)
@@ -43,8 +43,8 @@ with prefect_server(home) as server:
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Five shards of 80 structures, of two chunks each."""
-    monkeypatch.setattr(executors, "CHUNK_STRUCTURES", 10)
     for module in (executors, parents):
+        monkeypatch.setattr(module, "CHUNK_STRUCTURES", 10)
         monkeypatch.setattr(module, "BLOCK_STRUCTURES", 20)
 
 
