@@ -46,6 +46,7 @@ def main() -> None:
         "--learning-rate", type=float, nargs="+", default=[None], help="the best one of a side counts"
     )
     parser.add_argument("--batch-size", type=int, default=128, help="of averaging")
+    parser.add_argument("--local-epochs", type=int, default=2, help="of averaging, in a round")
     parser.add_argument(
         "--plain",
         type=Path,
@@ -72,7 +73,11 @@ def main() -> None:
 def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> dict[str, Any]:
     """Run one side; a finished run is found."""
     name = f"bytes-{side}-h{arguments.hidden}-e{arguments.epochs}-s{arguments.seed}"
-    rounds = arguments.epochs // 2 if side == "fedavg" else arguments.epochs * BATCHES_PER_EPOCH
+    rounds = (
+        arguments.epochs // arguments.local_epochs
+        if side == "fedavg"
+        else arguments.epochs * BATCHES_PER_EPOCH
+    )
     options = [
         "--algorithm",
         side,
@@ -85,7 +90,7 @@ def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> di
     ]
     options += ["--seed", str(arguments.seed), "--no-pooled-arm", "--home", str(arguments.home)]
     if side == "fedavg":
-        options += ["--local-epochs", "2", "--batch-size", str(arguments.batch_size)]
+        options += ["--local-epochs", str(arguments.local_epochs), "--batch-size", str(arguments.batch_size)]
     if rate is not None:
         name += f"-lr{rate:g}".replace(".", "-").lower()
         options += ["--learning-rate", f"{rate:g}"]
@@ -113,12 +118,13 @@ def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> di
 def plain(arguments: argparse.Namespace, side: str, rate: float | None) -> dict[str, Any]:
     """Run one side in this process with plain sums: what the secured ones are but for the quantizer (tests/studies)."""
     prepared = sorted(arguments.plain.glob("partners/*/prepared"))
-    per_epoch = BATCHES_PER_EPOCH if side == "fedsgd" else 0.5
+    per_epoch = BATCHES_PER_EPOCH if side == "fedsgd" else 1 / arguments.local_epochs
     given = {
         "algorithm": side,
         "hidden": arguments.hidden,
         "phase": "tune",
         "batch_size": arguments.batch_size,
+        "local_epochs": arguments.local_epochs,
     }
     given |= {"rounds": round(arguments.epochs * per_epoch), "learning_rate": rate}
     rows = [np.load(path.with_name("places.npy")) for path in prepared]

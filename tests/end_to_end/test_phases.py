@@ -17,13 +17,8 @@ choices:
 settings: {rounds: 2, local_epochs: 1, batch_size: 32}
 """
 MINIBATCHES = (
-    "--algorithm",
-    "fedsgd",
-    "--batch-ratio",
-    "0.25",
-    "--rounds",
-    "6",
-    "--no-pooled-arm",
+    *("--algorithm", "fedsgd", "--batch-ratio", "0.25", "--evaluate-every", "2", "--rounds", "8"),
+    *("--patience", "2", "--learning-rate-decay", "0.9", "--no-pooled-arm"),
 )
 
 

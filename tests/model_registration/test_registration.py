@@ -79,8 +79,8 @@ def test_a_version_says_what_it_is_and_no_more_than_its_card(store, run, tmp_pat
     assert version.tags["motet.run_id"] == "run-1"
     assert set(version.tags) == {
         "data.synthetic",
-        *(f"motet.{tag}" for tag in ("run_id", "kind", "weights_sha256", "card_sha256", "card_validation")),
-        *(f"motet.{tag}" for tag in ("card_data", "model_id")),
+        *(f"motet.{tag}" for tag in ("run_id", "kind", "phase", "weights_sha256", "card_sha256")),
+        *(f"motet.{tag}" for tag in ("card_validation", "card_data", "model_id")),
     }
     assert SYNTHETIC_BANNER in version.description
     assert SYNTHETIC_BANNER in store.client.get_registered_model(name).description
