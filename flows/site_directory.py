@@ -302,10 +302,16 @@ class SiteDirectory:
 
     def seal(self, run_id: str) -> Callable[[], RunSeal]:
         """The key of a run: the coordinator's own, or what the coordinator has sealed to this partner."""
+        return self.seal_over(self.open_board(run_id))
+
+    def seal_over(self, board: Board) -> Callable[[], RunSeal]:
+        """The same, read from a board without a seal: the mailbox's, or that of a copy."""
         if self.settings.role == "coordinator":
-            return seal_of_coordinator(lambda: self.run_key(run_id), run_id=run_id)
+            return seal_of_coordinator(lambda: self.run_key(board.run_id), run_id=board.run_id)
+        roster = self.roster_of(board.run_id)
+        key = self.room_under(roster) / "sealing"
         return seal_of_partner(
-            self.open_board(run_id), sealing_key=lambda: self.sealing_key, roster=self.roster_of(run_id)
+            board, name=self.name, sealing_key=lambda: SealingKey(secret_file(key)), roster=roster
         )
 
     def run_key(self, run_id: str) -> bytes:

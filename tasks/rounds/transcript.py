@@ -14,6 +14,7 @@ from data_contracts.canonical_json import parse_canonical
 from data_contracts.envelope import COORDINATOR_KINDS, MAX_BODY_BYTES, Kind, Slot
 from data_contracts.errors import ProtocolError
 from data_contracts.references import BlobReference
+from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.board import Board, authentic
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.rounds.committed import plan_at
@@ -42,7 +43,7 @@ class Copied:
 
 
 class Transcript:
-    """Copies one run.
+    """Copies one run: messages as they were signed and sealed, models as they are.
 
     Args:
         board: The mailbox as its reader sees it.
@@ -89,17 +90,20 @@ class Transcript:
             self._copy.post(slot, data)
             self._messages += 1
         body = authentic(data, slot=slot, roster=self._board.roster).head.body
-        if self._copy_blob(body, who=slot.sender) and slot.kind in NAMING_BLOBS:
-            found = bytes(self._copy.blobs.open(body, who=slot.sender))
+        if (
+            self._copy_blob(body, who=slot.sender, source=self._board.mailbox.bodies)
+            and slot.kind in NAMING_BLOBS
+        ):
+            found = bytes(self._board.unsealed(self._copy.bodies.open(body, who=slot.sender), slot=slot))
             value = parse_canonical(found, who=slot.sender, max_bytes=MAX_BODY_BYTES[slot.kind])
             for reference in named_blobs(value):
-                self._copy_blob(reference, who=slot.sender)
+                self._copy_blob(reference, who=slot.sender, source=self._board.mailbox.blobs)
 
-    def _copy_blob(self, reference: BlobReference, *, who: str) -> bool:
+    def _copy_blob(self, reference: BlobReference, *, who: str, source: BlobStore) -> bool:
         if reference in self._copy.blobs:
             return True
         try:
-            found = self._board.mailbox.blobs.open(reference, who=who)
+            found = source.open(reference, who=who)
         except ProtocolError:
             self._missing += 1
             return False

@@ -13,6 +13,7 @@ from data_contracts.plan import RoundPlan
 from flows import services
 from flows.cli import main
 from flows.enrolment import join_consortium
+from flows.run_keys import share_run_key
 from tasks.exchange.https_addresses import address_of_blob, address_of_slot
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.transport_keys import party_context
@@ -43,10 +44,11 @@ def places(tmp_path_factory):
 
 async def play(places):
     boards = {name: places.site(name).board(RUN) for name in (*PARTNERS, "coordinator")}
-    leading = boards["coordinator"]
+    leading, site = boards["coordinator"], places.site("coordinator")
+    share_run_key(site.open_board(RUN), key=site.run_key(RUN), roster=site.roster)
     draft = RoundPlan(
         run_id=RUN, round=0, study="evaluation", cohort=PARTNERS, threshold=3, lanes=lanes(PARAMETERS),
-        model_in=leading.mailbox.put_body([b"a trunk"], contract="trunk@1"),
+        model_in=leading.mailbox.blobs.put([b"a trunk"], contract="trunk@1"),
         parameters=PARAMETERS.model_dump(), deadline_seconds=60,
     )  # fmt: skip
     plan = publish_plan(leading, draft)
@@ -107,7 +109,7 @@ def test_an_auditor_verifies_a_round_after_the_mailbox_has_gone(places, capsys):
     code, copied = motet("verify", "fetch", home=home, capsys=capsys)
     assert code == 0
     assert (
-        copied["runs"][RUN]["messages"] == 5 * 3 + 6
+        copied["runs"][RUN]["messages"] == 5 * 3 + 7
     )  # of every partner its five, and plan, four lists, outcome
     assert copied["runs"][RUN]["missing"] == 0
     _, again = motet("verify", "fetch", RUN, home=home, capsys=capsys)
