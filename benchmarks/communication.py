@@ -19,7 +19,7 @@ import numpy as np
 
 from flows.federated_training import training_parameters
 from flows.settings import settings_from
-from tasks.aggregation.server_optimizers import adam_step, server_step
+from tasks.aggregation.server_optimizers import ServerState, adam_step, server_step
 from tasks.local_training.jobs import LocalSteps, MinibatchGradient, Score, ScoreResult
 from tasks.local_training.parameters import unflatten, write_parameters
 from tasks.local_training.shared_model import initial_shared, trunk_length
@@ -31,6 +31,8 @@ from tasks.studies.training_parameters import TrainingParameters
 BATCHES_PER_EPOCH = 50
 SIDES = ("fedavg", "fedsgd")
 
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+
 
 def main() -> None:
     """Run both sides and print a table."""
@@ -41,8 +43,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--learning-rate", type=float, nargs="+", default=[1e-3], help="of fedsgd; the best one counts"
+        "--learning-rate", type=float, nargs="+", default=[None], help="the best one of a side counts"
     )
+    parser.add_argument("--batch-size", type=int, default=128, help="of averaging")
     parser.add_argument(
         "--plain",
         type=Path,
@@ -53,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for side in arguments.side:
-        for rate in arguments.learning_rate if side == "fedsgd" else [None]:
+        for rate in arguments.learning_rate:
             rows.append((plain if arguments.plain else measured)(arguments, side, rate))
             print(json.dumps(rows[-1]), flush=True)
     best = {
@@ -82,7 +85,7 @@ def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> di
     ]
     options += ["--seed", str(arguments.seed), "--no-pooled-arm", "--home", str(arguments.home)]
     if side == "fedavg":
-        options += ["--local-epochs", "2"]
+        options += ["--local-epochs", "2", "--batch-size", str(arguments.batch_size)]
     if rate is not None:
         name += f"-lr{rate:g}".replace(".", "-").lower()
         options += ["--learning-rate", f"{rate:g}"]
@@ -109,68 +112,72 @@ def measured(arguments: argparse.Namespace, side: str, rate: float | None) -> di
 
 def plain(arguments: argparse.Namespace, side: str, rate: float | None) -> dict[str, Any]:
     """Run one side in this process with plain sums: what the secured ones are but for the quantizer (tests/studies)."""
-    prepared = sorted(path for path in arguments.plain.glob("partners/*/prepared"))
-    given: dict[str, object] = {"algorithm": side, "hidden": arguments.hidden, "phase": "tune"}
-    epochs = arguments.epochs
-    given |= {"rounds": epochs // 2} if side == "fedavg" else {"rounds": epochs * BATCHES_PER_EPOCH}
-    if rate is not None:
-        given["learning_rate"] = rate
+    prepared = sorted(arguments.plain.glob("partners/*/prepared"))
+    per_epoch = BATCHES_PER_EPOCH if side == "fedsgd" else 0.5
+    given = {
+        "algorithm": side,
+        "hidden": arguments.hidden,
+        "phase": "tune",
+        "batch_size": arguments.batch_size,
+    }
+    given |= {"rounds": round(arguments.epochs * per_epoch), "learning_rate": rate}
     rows = [np.load(path.with_name("places.npy")) for path in prepared]
-    n_catalogue = 1 + max(int(found.max(initial=-1)) for found in rows)
-    trainers = np.array([sum(row in found for found in rows) for row in range(n_catalogue)], dtype=np.int64)
-    chosen = training_parameters(settings_from(given))
-    parameters = chosen.model_copy(update={"n_catalogue": n_catalogue})
-    vector = initial_shared(arguments.hidden, n_catalogue=n_catalogue, seed=arguments.seed)
+    trainers = np.array(
+        [sum(row in found for found in rows) for row in range(1 + np.concatenate(rows).max())]
+    )
+    parameters = training_parameters(settings_from(given)).model_copy(update={"n_catalogue": len(trainers)})
+    vector = initial_shared(arguments.hidden, n_catalogue=len(trainers), seed=arguments.seed)
     state, best, started = None, (0.0, 0), time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
-        places = [Path(scratch) / str(number) for number in range(len(prepared))]
-        trunk = Path(scratch) / "trunk.safetensors"
+        places, trunk = {data: Path(scratch) / data.parent.name for data in prepared}, Path(scratch) / "trunk"
         for number in range(1, parameters.rounds + 1):
             write_parameters(trunk, unflatten(vector, parameters.layout))
-            total = sum(
-                _contribution(parameters, number, seed, data, trunk=trunk, place=place)
-                for seed, (data, place) in enumerate(zip(prepared, places, strict=True))
-            )
-            if side == "fedavg":
-                start = trunk_length(arguments.hidden)
-                shape = {"n_survivors": len(prepared), "start": start, "hidden": arguments.hidden}
-                vector, _ = server_step(vector, mean_step(total, trainers, **shape), server_learning_rate=1.0)
-            else:
-                settings = parameters.settings_in(number)
-                vector, state = adam_step(
-                    vector,
-                    total,
-                    learning_rate=settings.learning_rate,
-                    weight_decay=settings.weight_decay,
-                    step=number,
-                    state=state,
-                )
+            sent = [
+                _contribution(parameters, number, seed, data, trunk=trunk, place=places[data])
+                for seed, data in enumerate(prepared)
+            ]
+            vector, state = _stepped(parameters, number, vector, state, sent=sent, trainers=trainers)
             if parameters.measures(number + 1):
                 write_parameters(trunk, unflatten(vector, parameters.layout))
-                value = float(
-                    np.mean(
-                        [_auprc(data, trunk, place) for data, place in zip(prepared, places, strict=True)]
-                    )
-                )
+                value = float(np.mean([_auprc(data, trunk, place) for data, place in places.items()]))
                 print(f"{side} round {number}: validation AUPRC {value:.4f}", flush=True)
                 best = max(best, (value, number))
-    bits = 16 if side == "fedavg" else 32
     return {
         "side": side,
         "learning_rate": rate,
         "rounds": parameters.rounds,
-        "epochs": epochs,
+        "epochs": arguments.epochs,
         "best_round": best[1],
         "auprc": best[0],
-        "up_mb": parameters.rounds * len(vector) * bits / 8e6,
+        "up_mb": parameters.rounds * len(vector) * (4 if side == "fedsgd" else 2) / 1e6,
         "down_mb": parameters.rounds * len(vector) * 4 / 1e6,
         "cpu_seconds": time.process_time() - started,
     }
 
 
+def _stepped(
+    parameters: TrainingParameters,
+    number: int,
+    vector: Vector,
+    state: ServerState | None,
+    *,
+    sent: list[Vector],
+    trainers: np.ndarray[Any, np.dtype[np.int64]],
+) -> tuple[Vector, ServerState | None]:
+    """The server's step on the plain sum."""
+    total = np.sum(sent, axis=0, dtype=np.float64)
+    if not isinstance(parameters, MinibatchParameters):
+        start = trunk_length(parameters.hidden)
+        mean = mean_step(total, trainers, n_survivors=len(sent), start=start, hidden=parameters.hidden)
+        return server_step(vector, mean, server_learning_rate=1.0)
+    settings = parameters.settings_in(number)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return adam_step(vector, total, learning_rate=rate, weight_decay=decay, step=number, state=state)
+
+
 def _contribution(
     parameters: TrainingParameters, number: int, seed: int, data: Path, *, trunk: Path, place: Path
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+) -> Vector:
     """One partner's update or gradient; its head stays in its place."""
     head, optimizer = place / "head.safetensors", place / "optimizer.safetensors"
     common: dict[str, Any] = {

@@ -25,9 +25,9 @@ from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from data_contracts.catalogue import FEATURIZED_STRUCTURES
+from tasks.featurization.executors import CHUNK_STRUCTURES, CHUNKS_A_SHARD
 from tasks.featurization.feature_cache import FeatureCache, names_of
 from tasks.featurization.fingerprints import N_BITS, RADIUS
-from tasks.featurization.parents import CHUNK_STRUCTURES, CHUNKS_A_SHARD
 from tasks.featurization.standardization import Standardizer
 from tasks.featurization.worker import Featurizer, Options
 from tasks.featurization.worker_pool import WorkerPool

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,84 @@ def ours(asked: dict[str, Any]) -> dict[str, Any]:
 async def _job(place: Path, asked: dict[str, Any]) -> dict[str, Any]:
     from prefect import flow
 
-    from data_contracts.plan import Lane, RoundPlan
+    from tasks.rounds.coordinator import publish_plan
+    from tasks.rounds.steps import open_sum
+
+    consortium = _consortium(place, asked)
+    board, study = consortium.boards["coordinator"], consortium.study
+
+    @flow(name="rounds", persist_result=False)
+    async def job() -> list[float]:
+        ended = []
+        for number in range(asked["rounds"]):
+            plan = publish_plan(board, consortium.draft(number))
+            async with asyncio.TaskGroup() as everybody:
+                leading = everybody.create_task(open_sum(plan, board=board, study=study, inputs=None))
+                for name in consortium.names:
+                    everybody.create_task(consortium.partner(name, plan))
+            assert abs(leading.result()["mean"] - 0.001) < 1e-6
+            ended.append(time.monotonic())
+        return ended
+
+    began = time.process_time()
+    ended = await job()
+    return {"ended": ended, "cpu_seconds": time.process_time() - began}
+
+
+@dataclass(frozen=True)
+class _Consortium:
+    """Everybody's board, and a study whose training costs nothing."""
+
+    place: Path
+    boards: dict[str, Any]
+    asked: dict[str, Any]
+    lane: Any
+    study: Any
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.boards if name != "coordinator")
+
+    def draft(self, number: int) -> Any:
+        from data_contracts.plan import RoundPlan
+
+        return RoundPlan(
+            run_id="rounds",
+            round=number,
+            study=self.study.name,
+            cohort=self.names,
+            threshold=self.asked["threshold"],
+            lanes=(self.lane,),
+            parameters={"round": number},
+        )
+
+    async def partner(self, name: str, plan: Any) -> None:
+        from tasks.rounds.attempts import AttemptVault
+        from tasks.rounds.partner import Contributor
+        from tasks.rounds.patience import Patience
+        from tasks.rounds.steps import secure_aggregation
+
+        directory = self.place / name / f"r{plan.round}"
+        await self.study.compute(plan, None, directory)
+        contributor = Contributor(
+            board=self.boards[name],
+            vault=AttemptVault(self.place / name / "attempts"),
+            rounding_key=b"\1" * 32,
+            patience=Patience(600.0),
+            workers=1,
+        )
+        await secure_aggregation(name, plan, directory, contributor=contributor)
+
+
+def _consortium(place: Path, asked: dict[str, Any]) -> _Consortium:
+    from data_contracts.plan import Lane
     from tasks.exchange.board import Board
     from tasks.exchange.identity import Identity, Roster
     from tasks.exchange.mailbox import DirectoryMailbox
-    from tasks.rounds.attempts import AttemptVault
-    from tasks.rounds.coordinator import publish_plan
-    from tasks.rounds.partner import Contributor
-    from tasks.rounds.patience import Patience
-    from tasks.rounds.steps import open_sum, secure_aggregation
     from tasks.rounds.study import Study, write_contribution
 
-    names = tuple(f"partner-{i}" for i in range(asked["partners"]))
-    identities = {name: Identity(name, os.urandom(32)) for name in ("coordinator", *names)}
+    names = ("coordinator", *(f"partner-{i}" for i in range(asked["partners"])))
+    identities = {name: Identity(name, os.urandom(32)) for name in names}
     roster = Roster(
         coordinator="coordinator",
         public_keys={name: one.public_key.hex() for name, one in identities.items()},
@@ -72,40 +138,7 @@ async def _job(place: Path, asked: dict[str, Any]) -> dict[str, Any]:
         name="trivial", accept=lambda _: None, compute=compute, combine=mean
     )
     lane = Lane(name="update", length=len(update), ring_bits=32, value_bits=22, clip=1.0)
-
-    async def partner(name: str, plan: RoundPlan) -> None:
-        directory = place / name / f"r{plan.round}"
-        await study.compute(plan, None, directory)
-        contributor = Contributor(
-            board=boards[name], vault=AttemptVault(place / name / "attempts"), rounding_key=b"\1" * 32,
-            patience=Patience(600.0), workers=1,
-        )  # fmt: skip
-        await secure_aggregation(name, plan, directory, contributor=contributor)
-
-    @flow(name="rounds", persist_result=False)
-    async def job() -> list[float]:
-        ended = []
-        for number in range(asked["rounds"]):
-            plan = publish_plan(
-                boards["coordinator"],
-                RoundPlan(
-                    run_id="rounds", round=number, study=study.name, cohort=names, threshold=asked["threshold"],
-                    lanes=(lane,), parameters={"round": number},
-                ),
-            )  # fmt: skip
-            async with asyncio.TaskGroup() as everybody:
-                leading = everybody.create_task(
-                    open_sum(plan, board=boards["coordinator"], study=study, inputs=None)
-                )
-                for name in names:
-                    everybody.create_task(partner(name, plan))
-            assert abs(leading.result()["mean"] - 0.001) < 1e-6
-            ended.append(time.monotonic())
-        return ended
-
-    began = time.process_time()
-    ended = await job()
-    return {"ended": ended, "cpu_seconds": time.process_time() - began}
+    return _Consortium(place, boards, asked, lane, study)
 
 
 def measured(command: list[str], asked: dict[str, Any]) -> dict[str, float]:

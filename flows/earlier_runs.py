@@ -25,7 +25,7 @@ from tasks.local_training.parameters import (
     read_parameters,
     write_parameters,
 )
-from tasks.studies.phases import Phase
+from tasks.studies.phases import Phase, spoilt_folds
 
 KEPT = "kept"
 RECORD = "record.json"
@@ -223,12 +223,13 @@ def warm_shared(
 
 
 def resolve_start(
-    earlier: EarlierRuns, run_id: str, *, hidden: int, layers: int, rules: StructureRules
+    earlier: EarlierRuns, run_id: str, *, hidden: int, layers: int, phase: Phase, rules: StructureRules
 ) -> str:
     """Digest of the shared model that a finished run chose, once it is seen to fit.
 
     Raises:
-        SettingsError: If there is no such run, or layout or recipe differ.
+        SettingsError: If there is no such run, layout or recipe differ, or the model was trained on a fold that the new
+            run measures.
     """
     record = kept(earlier.site(run_id))
     if record is None:
@@ -242,6 +243,13 @@ def resolve_start(
             f"--warm-start: the model of run '{run_id}' has --hidden {old[0]} --layers {old[1]}, this run has --hidden "
             f"{new[0]} --layers {new[1]}",
             advice="repeat its --hidden and --layers",
+        )
+    spoilt = spoilt_folds(record.phase, phase)
+    if spoilt:
+        raise SettingsError(
+            f"--warm-start: the model of run '{run_id}' (phase '{record.phase}') was trained on fold {spoilt[0]}, which this "
+            "run would measure it on",
+            advice="start from a tuning run, or from a report for a report; from a final model only another one starts",
         )
     differ = sorted(name for name, value in recipe(rules).items() if record.recipe.get(name) != value)
     if differ:

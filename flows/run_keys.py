@@ -39,13 +39,12 @@ def seal_of_coordinator(key: Callable[[], bytes], *, run_id: str) -> Callable[[]
 
 
 def seal_of_partner(
-    board: Board, *, name: str, sealing_key: Callable[[], SealingKey], roster: SignedRoster
+    board: Board, *, sealing_key: Callable[[], SealingKey], roster: SignedRoster
 ) -> Callable[[], RunSeal]:
     """The seal of a run that this site takes part in, once its key is needed.
 
     Args:
-        board: Of the run, without a seal.
-        name: The site.
+        board: The partner's, of the run, without a seal.
         sealing_key: Opens what was sealed to this site.
         roster: The pinned one.
     """
@@ -55,12 +54,12 @@ def seal_of_partner(
         message = board.read(Kind.RUN_KEY, coordinator)
         if message is None:
             raise ProtocolError(
-                f"'{coordinator}' has not shared the key of run '{board.run_id}' with '{name}'",
+                f"'{coordinator}' has not shared the key of run '{board.run_id}' with '{board.identity.name}'",
                 advice=f"ask '{coordinator}' to run `motet lead` again: it shares the key first",
             )
         context = _context(roster, board.run_id)
         shared = SharedSecret.read(message)
-        key = shared.open(sealing_key(), name=name, context=context, sender=coordinator)
+        key = shared.open(sealing_key(), name=board.identity.name, context=context, sender=coordinator)
         return RunSeal(key, run_id=board.run_id)
 
     return lru_cache(maxsize=1)(opened)

@@ -32,7 +32,7 @@ from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.exchange.enrolment import Enrolment, Role, SignedRoster, parse
 from tasks.exchange.https_mailbox import HttpsMailbox, MailboxConnection
 from tasks.exchange.identity import Identity, secret_file
-from tasks.exchange.mailbox import Mailbox
+from tasks.exchange.mailbox import DirectoryMailbox, Mailbox
 from tasks.exchange.quarantine import Quarantine
 from tasks.exchange.run_seal import RunSeal
 from tasks.exchange.sealing import SealingKey
@@ -300,18 +300,24 @@ class SiteDirectory:
             quarantine=Quarantine(self.path / "quarantine"),
         )
 
-    def seal(self, run_id: str) -> Callable[[], RunSeal]:
-        """The key of a run: the coordinator's own, or what the coordinator has sealed to this partner."""
-        return self.seal_over(self.open_board(run_id))
+    def copied_board(self, run_id: str) -> Board:
+        """A run as it was copied (``motet verify fetch``): nothing of it needs the mailbox."""
+        copy = replace(self.open_board(run_id), mailbox=DirectoryMailbox(self.run(run_id).mailbox))
+        return replace(copy, seal=self._seal_on(copy))
 
-    def seal_over(self, board: Board) -> Callable[[], RunSeal]:
-        """The same, read from a board without a seal: the mailbox's, or that of a copy."""
+    def seal(self, run_id: str) -> Callable[[], RunSeal]:
+        """The key of a run: the coordinator's own, or what the coordinator has sealed to this site."""
+        return self._seal_on(self.open_board(run_id))
+
+    def _seal_on(self, board: Board) -> Callable[[], RunSeal]:
+        run_id = board.run_id
         if self.settings.role == "coordinator":
-            return seal_of_coordinator(lambda: self.run_key(board.run_id), run_id=board.run_id)
-        roster = self.roster_of(board.run_id)
-        key = self.room_under(roster) / "sealing"
+            return seal_of_coordinator(lambda: self.run_key(run_id), run_id=run_id)
+        roster = self.roster_of(run_id)
         return seal_of_partner(
-            board, name=self.name, sealing_key=lambda: SealingKey(secret_file(key)), roster=roster
+            board,
+            sealing_key=lambda: SealingKey(secret_file(self.room_under(roster) / "sealing")),
+            roster=roster,
         )
 
     def run_key(self, run_id: str) -> bytes:

@@ -18,8 +18,8 @@ from tasks.studies.phases import Phase
 
 MAX_FILE_BYTES = 2**20
 FOLLOWED_BY: dict[Phase, Phase] = {"tune": "report", "report": "final"}
-BESIDE_TRAINING = ("pooled_arm", "search")
-"""Settings that a report may have of its own."""
+OWN = ("pooled_arm", "search", "warm_start")
+"""Settings that a phase may have of its own: a final model may start from an earlier final one, its report may not."""
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def follow(given: dict[str, Any], home: Path, earlier: EarlierRuns) -> dict[str,
         SettingsError: If an earlier run is not there, unfinished, or does not fit.
     """
     if given.get("rounds_from"):
-        return _followed(given, home, earlier)
+        given = _followed(given, home, earlier)
     start = given.get("warm_start")
     if start:
         fields = RunSettings.model_fields
@@ -98,7 +98,8 @@ def follow(given: dict[str, Any], home: Path, earlier: EarlierRuns) -> dict[str,
             run_id = _run_of_model(start, home) if start.startswith("models:/") else start
             profile = given.get("profile") or fields["profile"].default
             rules = (rules_of(profile) if isinstance(profile, str) else profile).structures
-            found = resolve_start(earlier, run_id, hidden=hidden, layers=layers, rules=rules)
+            phase: Phase = given.get("phase") or "standard"
+            found = resolve_start(earlier, run_id, hidden=hidden, layers=layers, phase=phase, rules=rules)
             given = given | {"warm_start": found}
     return given
 
@@ -118,11 +119,14 @@ def _followed(given: dict[str, Any], home: Path, earlier: EarlierRuns) -> dict[s
         raise SettingsError(
             f"--rounds-from: '{run_id}' is of phase '{record.phase}', after which comes '{phase}', not '{given['phase']}'"
         )
-    changed = {name: given[name] for name in BESIDE_TRAINING if given.get(name) is not None}
+    changed = {name: given[name] for name in OWN if given.get(name) is not None}
     following = run.settings.model_dump() | changed
     following |= {"phase": phase, "rounds": record.best_round, "rounds_from": run_id, "patience": 0}
-    asked = settings_from(following | {name: value for name, value in given.items() if value is not None})
-    differ = sorted(name for name, value in asked.model_dump().items() if value != following[name])
+    named = {name: value for name, value in given.items() if value is not None and name not in OWN}
+    asked = settings_from(following | {"warm_start": ""} | named)
+    differ = sorted(
+        name for name, value in asked.model_dump().items() if value != following[name] and name not in OWN
+    )
     if differ:
         raise SettingsError(
             f"--rounds-from: run '{run_id}' had other settings of {', '.join(differ)}",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.data_parser import add_dask, add_data_commands, add_own_formats
-from flows.cli.people_parser import add_membership_commands, add_steward_commands, add_until
-from flows.cli.training_parser import add_course, add_search
+from flows.cli.people_parser import add_steward_commands
+from flows.cli.sites_parser import add_site_commands
+from flows.cli.training_parser import add_course, add_machine, add_search, add_training
 
 DEFAULT_HOME = Path("motet-home")
 
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(commands, shared)
     add_data_commands(commands, shared, _add)
     _add_services(commands, shared)
-    _add_sites(commands, shared)
+    add_site_commands(commands, shared, _add)
     add_steward_commands(commands, shared, _add)
     _add(
         commands,
@@ -150,207 +151,12 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
         help="skip the reference that sees all data",
     )
     add_course(run)
-    _add_training(run)
-    _add_machine(run)
+    add_training(run)
+    add_machine(run)
     add_dask(run.add_argument_group("where to featurize (default: processes of this machine)"))
     which = run.add_argument_group("which run")
     which.add_argument("--run-id", help="name of the run; the same name resumes it")
     which.add_argument("--fresh", action="store_true", help="start anew even if an equal run is unfinished")
-
-
-def _add_sites(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """A consortium of separate hosts; see docs/running-a-consortium.md."""
-    text = "make a site on this host: settings, keys, and the public enrolment file"
-    init = commands.add_parser("init", help=text, description=text)
-    roles = init.add_subparsers(title="roles", metavar="ROLE", required=True)
-    handler = "flows.cli.sites:init"
-    example = "motet init coordinator --home motet-home --name coordinator"
-    coordinator = _add(roles, shared, "coordinator", "who leads the runs", handler=handler, example=example)
-    example = "motet init mailbox --home mailbox --name mailbox --address mailbox.example.org:8443"
-    mailbox = _add(roles, shared, "mailbox", "where messages lie", handler=handler, example=example)
-    mailbox.add_argument("--address", required=True, help="host:port under which all others reach it")
-    mailbox.add_argument("--listen", help="host:port that it listens on (default: all interfaces, that port)")
-    example = (
-        "motet init partner --name acme --activities a.csv --structures s.csv --assays t.csv "
-        "--grant qsar-2026 --expires 2027-01-01"
-    )
-    partner = _add(roles, shared, "partner", "a company with data", handler=handler, example=example)
-    for name in ("activities", "structures", "assays"):
-        partner.add_argument(f"--{name}", type=Path, required=True, help=f"its {name}: Parquet, Arrow or CSV")
-    partner.add_argument(
-        "--catalogue", type=Path, help="the consortium's catalogue, for the profile melloddy"
-    )
-    partner.add_argument(
-        "--grant", action="append", default=[], metavar="DATA_SET", help="runs on this data set are granted"
-    )
-    partner.add_argument(
-        "--profile",
-        action="append",
-        default=[],
-        help="rules by which its data may be prepared: simple, melloddy or a YAML file (default: the first two)",
-    )
-    partner.add_argument(
-        "--ask",
-        action="append",
-        default=[],
-        metavar="DATA_SET",
-        help="runs on this data set wait for the data steward's signature",
-    )
-    partner.add_argument(
-        "--expires", required=True, metavar="DATE", help="last day of what is granted, 2027-01-01"
-    )
-    partner.add_argument(
-        "--simulated", action="store_true", help="its activities are invented; its models say so"
-    )
-    _add_machine(partner)
-    example = "motet init auditor --name auditor"
-    auditor = _add(roles, shared, "auditor", "who reads and verifies", handler=handler, example=example)
-    for role in (coordinator, mailbox, partner, auditor):
-        role.set_defaults(role=role.prog.split()[-1])
-        role.add_argument("--name", required=True, help="its name in the consortium")
-    for role in (coordinator, partner):
-        role.add_argument(
-            "--mailbox", metavar="S3_URL", help="s3://bucket/prefix, where no party runs a mailbox"
-        )
-    _add_roster(commands, shared)
-    _add_taking_part(commands, shared)
-
-
-def _add_machine(command: argparse.ArgumentParser) -> None:
-    """What trains and scores: a local matter, which changes no plan."""
-    machine = command.add_argument_group("machine")
-    machine.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where networks are computed (default: auto, which takes CUDA where there is one)",
-    )
-    machine.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="of matrix products; all that leaves the device is float32 (default: float32)",
-    )
-
-
-def _add_roster(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "who takes part under which keys: one list that all compare and pin"
-    roster = commands.add_parser("roster", help=text, description=text)
-    acts = roster.add_subparsers(title="acts", metavar="ACT", required=True)
-    example = "motet roster make mailbox.json acme.json bolt.json cure.json"
-    text = "on the coordinator: assemble the roster from enrolment files, and sign it"
-    make = _add(acts, shared, "make", text, handler="flows.cli.sites:roster_make", example=example)
-    make.add_argument(
-        "enrolments",
-        nargs="+",
-        type=Path,
-        help="enrolment files of all others; with --after, of what changes",
-    )
-    make.add_argument(
-        "--after", type=Path, metavar="ROSTER", help="make the one that follows the pinned roster"
-    )
-    add_until(make)
-    example = "motet roster accept roster.json --digest 5d41402abc4b2a76b9719d911017c592..."
-    text = "pin the coordinator's roster, if its digest is the one that all others have"
-    accept = _add(acts, shared, "accept", text, handler="flows.cli.sites:roster_accept", example=example)
-    accept.add_argument("roster", type=Path, help="the roster's file")
-    accept.add_argument("--digest", required=True, help="its digest, as you heard it from the others")
-    add_membership_commands(commands, acts, shared, _add)
-
-
-def _add_taking_part(commands: Any, shared: argparse.ArgumentParser) -> None:
-    text = "run the mailbox until it is stopped; or make room in it"
-    mailbox = _add(
-        commands, shared, "mailbox", text, handler="flows.cli.mailboxes:mailbox", example="motet mailbox"
-    )
-    days: dict[str, Any] = {
-        "type": float,
-        "metavar": "DAYS",
-        "help": "how long large bodies of a closed run stay",
-    }
-    mailbox.add_argument("--keep-days", **days)
-    text = "remove the masked vectors, shares and models of runs that were closed long ago"
-    acts = mailbox.add_subparsers(title="acts", metavar="ACT")
-    handler, example = "flows.cli.mailboxes:collect", "motet mailbox collect --keep-days 30"
-    collect = _add(acts, shared, "collect", text, handler=handler, example=example)
-    collect.add_argument("--keep-days", required=True, **days)
-    text = "say what is wrong with this site, and what to do"
-    _add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")
-    text = "on a partner: take part in the next run, or in a named one; the same command resumes it"
-    join = _add(commands, shared, "join", text, handler="flows.cli.sites:join", example="motet join")
-    join.add_argument("--run-id", help="name of the run (default: the next one that the coordinator opens)")
-    add_dask(join)
-    text = "on the coordinator: lead a run of all partners; the same command resumes it"
-    example = "motet lead --data-set qsar-2026 --run-id first --rounds 20 --hidden 400"
-    lead = _add(commands, shared, "lead", text, handler="flows.cli.sites:lead", example=example)
-    lead.add_argument(
-        "--data-set", dest="data", required=True, help="name of the data set, as partners grant it"
-    )
-    lead.add_argument("--run-id", help="name of the run; the same name resumes it")
-    lead.add_argument(
-        "--catalogue", type=Path, help="file of endpoint ids that partners may share, one a line"
-    )
-    lead.add_argument(
-        "--take-over", action="store_true", help="this site was moved, and what led the run before has ended"
-    )
-    lead.add_argument("--simulated", action="store_true", help="the activities are invented; models say so")
-    add_course(lead)
-    _add_training(lead)
-
-
-def _add_training(run: argparse.ArgumentParser) -> None:
-    run.add_argument_group("preparation").add_argument(
-        "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
-    )
-    learning = run.add_argument_group("training")
-    learning.add_argument(
-        "--seed", type=int, help="public seed of the split and of the training (default: 0)"
-    )
-    learning.add_argument("--rounds", type=int, help="rounds of federated training")
-    learning.add_argument(
-        "--local-epochs", type=int, help="passes over its data that a partner makes in a round"
-    )
-    learning.add_argument("--hidden", type=int, help="width of the shared trunk")
-    learning.add_argument("--layers", type=int, help="residual layers of the trunk (default: 0)")
-    learning.add_argument("--learning-rate", type=float, help="Adam's, on the partner")
-    learning.add_argument(
-        "--learning-rate-decay", type=float, help="factor on the learning rate from round to round"
-    )
-    learning.add_argument(
-        "--proximal", type=float, help="pull of local training towards the shared trunk (FedProx)"
-    )
-    learning.add_argument(
-        "--server-optimizer",
-        choices=("average", "momentum", "adam", "yogi"),
-        help="what the server makes of the mean update (default: average)",
-    )
-    learning.add_argument("--server-learning-rate", type=float, help="factor on the server's step")
-    learning.add_argument(
-        "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
-    )
-    learning.add_argument(
-        "--round-deadline-seconds",
-        type=float,
-        metavar="S",
-        help="how long each phase of a round waits for partners that do not answer (default: 3600)",
-    )
-    learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
-    learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
-    learning.add_argument(
-        "--baselines",
-        nargs="*",
-        choices=("logistic", "boosted"),
-        help="what each partner's report sets beside the networks (default: logistic; boosted needs LightGBM)",
-    )
-    learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
-    learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
-    learning.add_argument(
-        "--no-catalogue-heads",
-        dest="catalogue_heads",
-        action="store_false",
-        default=None,
-        help="keep every head row private, also those of endpoints that enough companies train",
-    )
 
 
 def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ Why: the same rows as on Prefect's page, where there is no browser. Runs: on eve
 from pathlib import Path
 from typing import Any
 
+from data_contracts.errors import ProtocolError
 from flows.cli.tables import print_table
 from flows.run_tables import ROUND_COLUMNS, own_figures, round_rows, seconds_of, sent_rows
 from flows.site_directory import ROSTER_RUN, SiteDirectory, visit_site
@@ -28,7 +29,7 @@ def show_runs(home: Path, run_id: str | None) -> dict[str, Any]:
     with visit_site(home) as site:
         names = [run_id] if run_id else _known(site)
         watches = {name: Watch(site.board(name)) for name in names}
-        found = {name: watch.standing() for name, watch in watches.items()}
+        found = {name: _standing(watch, name) for name, watch in watches.items()}
         print()
         rows = [
             [
@@ -44,6 +45,14 @@ def show_runs(home: Path, run_id: str | None) -> dict[str, Any]:
             return {name: standing.as_json() for name, standing in found.items()}
         sent = watches[run_id].sent(site.name) if site.settings.role == "partner" else []
         return {run_id: _show(site, found[run_id], sent)}
+
+
+def _standing(watch: Watch, name: str) -> RunStanding:
+    """How a run stands; one that was not sealed to this site, or is forged, says so and hides no other."""
+    try:
+        return watch.standing()
+    except ProtocolError:
+        return RunStanding(name, "closed to this site", (), ())
 
 
 def _known(site: SiteDirectory) -> list[str]:

@@ -5,6 +5,7 @@ Why: three commands ask for the same settings in the same words. Runs: anywhere.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_course(run: argparse.ArgumentParser) -> None:
@@ -59,3 +60,80 @@ def add_search(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", help="directory of an imported dataset, as `motet import` prints it")
     command.add_argument("--partners", type=int, help="number of simulated companies of the embedded data")
     command.add_argument("--seed", type=int, help="public seed of the split and of the training (default: 0)")
+
+
+def add_training(run: argparse.ArgumentParser) -> None:
+    """Network, local training, server and secure sum."""
+    run.add_argument_group("preparation").add_argument(
+        "--profile", help="how data is prepared: simple (default), melloddy, or a YAML file of your own rules"
+    )
+    learning = run.add_argument_group("training")
+    learning.add_argument(
+        "--seed", type=int, help="public seed of the split and of the training (default: 0)"
+    )
+    learning.add_argument("--rounds", type=int, help="rounds of federated training")
+    learning.add_argument(
+        "--local-epochs", type=int, help="passes over its data that a partner makes in a round"
+    )
+    learning.add_argument("--hidden", type=int, help="width of the shared trunk")
+    learning.add_argument("--layers", type=int, help="residual layers of the trunk (default: 0)")
+    learning.add_argument("--learning-rate", type=float, help="Adam's, on the partner")
+    learning.add_argument(
+        "--learning-rate-decay", type=float, help="factor on the learning rate from round to round"
+    )
+    learning.add_argument(
+        "--proximal", type=float, help="pull of local training towards the shared trunk (FedProx)"
+    )
+    _add_server(learning)
+
+
+def _add_server(learning: Any) -> None:
+    learning.add_argument(
+        "--server-optimizer",
+        choices=("average", "momentum", "adam", "yogi"),
+        help="what the server makes of the mean update (default: average)",
+    )
+    learning.add_argument("--server-learning-rate", type=float, help="factor on the server's step")
+    learning.add_argument(
+        "--patience", type=int, help="end after so many rounds without a better validation AUPRC"
+    )
+    learning.add_argument(
+        "--round-deadline-seconds",
+        type=float,
+        metavar="S",
+        help="how long each phase of a round waits for partners that do not answer (default: 3600)",
+    )
+    learning.add_argument("--dropout", type=float, help="share of hidden units dropped while training")
+    learning.add_argument("--batch-size", type=int, help="molecules in a minibatch")
+    learning.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=("logistic", "boosted"),
+        help="what each partner's report sets beside the networks (default: logistic; boosted needs LightGBM)",
+    )
+    learning.add_argument("--ring-bits", type=int, choices=(16, 32), help="ring of the masked update")
+    learning.add_argument("--value-bits", type=int, help="bits of a quantized coordinate")
+    learning.add_argument(
+        "--no-catalogue-heads",
+        dest="catalogue_heads",
+        action="store_false",
+        default=None,
+        help="keep every head row private, also those of endpoints that enough companies train",
+    )
+
+
+def add_machine(command: argparse.ArgumentParser) -> None:
+    """What trains and scores: a local matter, which changes no plan."""
+    machine = command.add_argument_group("machine")
+    machine.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks are computed (default: auto, which takes CUDA where there is one)",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products; all that leaves the device is float32 (default: float32)",
+    )

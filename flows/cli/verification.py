@@ -74,14 +74,14 @@ def _board(home: Path, run_id: str) -> Board:
             f"there is no run '{run_id}' under {home}",
             advice="copy it first: motet verify fetch" if is_site else "see `motet runs`",
         )
-    site = open_site(home) if is_site else None
-    board = Board(
+    if is_site:
+        return open_site(home).copied_board(run_id)
+    return Board(
         mailbox=DirectoryMailbox(run.mailbox),
         identity=Identity(READER, os.urandom(32)),
-        roster=site.roster.roster if site else _roster(run),
+        roster=_roster(run),
         run_id=run.run_id,
     )
-    return dataclasses.replace(board, seal=site.seal_over(board)) if site else board
 
 
 def _roster(run: RunDirectory) -> Roster:

@@ -57,7 +57,7 @@ def draw_uplift(
             axes.plot(interval.value, row + offset, marker, color=colour, ms=7, label=label, ls="none")
         words = f"{found.uplift.value:+.3f} [{found.uplift.low:+.3f}, {found.uplift.high:+.3f}]"
         axes.annotate(
-            f"{words}\n{uplift.n_endpoints} endpoints",
+            f"uplift\n{words}\n{uplift.n_endpoints} endpoints",
             (1.02, row),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -71,18 +71,17 @@ def draw_uplift(
     axes.set_xlabel(
         f"mean {NAMES[metric]} over endpoints of the test fold ({better} is better); 95 % bootstrap"
     )
-    axes.annotate("uplift", (1.02, 1.02), xycoords="axes fraction", va="bottom", fontsize=9, weight="bold")
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
-        ncols=4,
+        ncols=len(ARMS),
         frameon=False,
         fontsize=8.5,
-        handletextpad=0.2,
-        columnspacing=1.2,
+        handletextpad=0.1,
+        columnspacing=0.9,
     )
     save_picture(
-        figure, axes, path, title="What federation gives each partner", simulated_assays=simulated_assays
+        figure, axes, path, title="What federation gives, test fold", simulated_assays=simulated_assays
     )
 
 

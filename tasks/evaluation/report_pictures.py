@@ -92,21 +92,21 @@ def draw_conformal(
         validity: Per arm the mean share of sets that hold the true class.
         simulated_assays: Whether the title must say so.
     """
-    figure, axes = figure_with_axes(width=6.4, height=3.6)
+    figure, axes = figure_with_axes(width=7.2, height=3.6)
     promise = [1 - level for level in levels]
     axes.plot(promise, promise, color=INK, lw=0.8, ls=LINE, label="promised validity")
     for arm, values in efficiency.items():
         colour, marker, legend = ARMS[arm]
-        axes.plot(promise, values, color=colour, marker=marker, ms=5, lw=1.6, label=f"efficiency, {legend}")
+        axes.plot(promise, values, color=colour, marker=marker, ms=5, lw=1.6, label=legend)
         axes.plot(promise, validity[arm], color=colour, marker=marker, ms=5, lw=0, mfc="none")
     axes.set(
-        xlabel="promised share of true classes in the set (open markers: kept)",
-        ylabel="share",
+        xlabel="promised share of true classes in the set; open markers: kept",
+        ylabel="share of sets with one class",
         ylim=(0, 1.02),
     )
     axes.set_xticks(promise)
     axes.grid(color=FAINT, lw=0.6)
-    axes.legend(loc="lower left", frameon=False, fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     save_picture(
         figure, axes, path, title="Conformal sets: efficiency and validity", simulated_assays=simulated_assays
     )

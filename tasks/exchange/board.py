@@ -138,17 +138,9 @@ class Board:
                 f"'{slot.kind}' of '{slot.sender}' belongs to another plan of round {slot.round}"
             )
         body = self.mailbox.bodies.open(head.body, who=slot.sender)
-        return Message(head=head, body=self.unsealed(body, slot=slot))
-
-    def unsealed(self, body: memoryview, *, slot: Slot) -> memoryview:
-        """What the body of a message holds, once the run's seal on it is opened.
-
-        Raises:
-            ProtocolError: If it does not open.
-        """
-        if self.seal is None or slot.kind in OPEN_KINDS:
-            return body
-        return memoryview(self.seal().open(body, slot=slot))
+        if self.seal is not None and slot.kind not in OPEN_KINDS:
+            body = memoryview(self.seal().open(body, slot=slot))
+        return Message(head=head, body=body)
 
 
 def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:

@@ -8,10 +8,10 @@ to whoever has no key, and it is a file: no structure travels in an argument, th
 """
 
 import contextlib
-import hashlib
+import itertools
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from rdkit import rdBase
 
 from data_contracts.errors import WorkFailed
 from tasks.exchange.durable_files import replace_whole
+from tasks.featurization.feature_cache import Digests, names_from, shard_name
 from tasks.featurization.structure_recipe import StructureRecipe
 from tasks.featurization.worker import ANSWER, REQUEST, Options
 from tasks.featurization.worker_pool import Deadlines, WorkerPool
@@ -36,12 +37,14 @@ FeaturizeBlocks = Callable[[Path, Sequence[str]], None]
 class Executor(Protocol):
     """Featurizes structures somewhere."""
 
-    def answers(self, smiles: Any, names: Any, *, recipe: StructureRecipe, shared: Path) -> Generator[Any]:
+    def answers(
+        self, chunks: Iterable[Any], *, digests: Digests, recipe: StructureRecipe, shared: Path
+    ) -> Generator[Any]:
         """Featurize structures.
 
         Args:
-            smiles: ``pa.StringArray``, n of them, without nulls.
-            names: Their keyed names.
+            chunks: ``pa.StringArray`` without nulls, all but the last of ``CHUNK_STRUCTURES``.
+            digests: Keyed digest of each structure.
             recipe: What happens to them; no key of it leaves this process.
             shared: A directory that may be used, and that survives until the answers are cached.
 
@@ -66,15 +69,15 @@ class Processes:
 
     def answers(
         self,
-        smiles: Any,
-        names: Any,  # noqa: ARG002 - of the protocol
+        chunks: Iterable[Any],
         *,
+        digests: Digests,  # noqa: ARG002 - of the protocol
         recipe: StructureRecipe,
         shared: Path,  # noqa: ARG002 - of the protocol
     ) -> Generator[Any]:
         """As ``Executor.answers``."""
         with WorkerPool(self.workers, options=recipe.options, deadlines=recipe.deadlines) as pool:
-            yield from pool.map(_chunks(smiles))
+            yield from pool.map(chunks)
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,11 @@ class SharedBlocks:
 
     featurize: FeaturizeBlocks
 
-    def answers(self, smiles: Any, names: Any, *, recipe: StructureRecipe, shared: Path) -> Generator[Any]:
+    def answers(
+        self, chunks: Iterable[Any], *, digests: Digests, recipe: StructureRecipe, shared: Path
+    ) -> Generator[Any]:
         """As ``Executor.answers``; blocks that were answered before the work was interrupted are found again."""
-        blocks = self._blocks(smiles, names, shared)
+        blocks = self._blocks(iter(chunks), digests, shared)
         given = {"options": asdict(recipe.options), "deadlines": asdict(recipe.deadlines)}
         replace_whole(shared / OPTIONS, [json.dumps(given).encode()])
         missing = [block for block in blocks if not (shared / f"{block}{ANSWER_SUFFIX}").exists()]
@@ -100,23 +105,19 @@ class SharedBlocks:
         shutil.rmtree(shared)
 
     @staticmethod
-    def _blocks(smiles: Any, names: Any, shared: Path) -> dict[str, int]:
+    def _blocks(chunks: Iterator[Any], digests: Digests, shared: Path) -> dict[str, int]:
         """Write the blocks that are not there yet, and return the length of each by its name."""
         shared.mkdir(parents=True, exist_ok=True, mode=0o700)
         blocks = {}
-        for start in range(0, len(smiles), BLOCK_STRUCTURES):
-            rows = smiles.slice(start, BLOCK_STRUCTURES)
-            block = shard_name(names.slice(start, BLOCK_STRUCTURES))
+        for start in range(0, len(digests), BLOCK_STRUCTURES):
+            inside = digests[start : start + BLOCK_STRUCTURES]
+            block = shard_name(names_from(inside))
+            own = list(itertools.islice(chunks, -(-len(inside) // CHUNK_STRUCTURES)))
             if not (shared / f"{block}{ANSWER_SUFFIX}").exists():
-                chunks = [pa.record_batch([chunk], schema=REQUEST) for chunk in _chunks(rows)]
-                replace_whole(shared / f"{block}{BLOCK_SUFFIX}", [_file_of(chunks, REQUEST)])
-            blocks[block] = len(rows)
+                batches = [pa.record_batch([chunk], schema=REQUEST) for chunk in own]
+                replace_whole(shared / f"{block}{BLOCK_SUFFIX}", [_file_of(batches, REQUEST)])
+            blocks[block] = len(inside)
         return blocks
-
-
-def shard_name(names: Any) -> str:
-    """Name a run of structures by a digest of their keyed names, 32 hexadecimal characters."""
-    return hashlib.sha256("".join(names.to_pylist()).encode()).hexdigest()[:32]
 
 
 def answer_block(shared: Path, block: str) -> None:
@@ -147,11 +148,6 @@ def answer_block(shared: Path, block: str) -> None:
     replace_whole(shared / f"{block}{ANSWER_SUFFIX}", [_file_of(answers, schema)])
     with contextlib.suppress(FileNotFoundError):
         (shared / f"{block}{BLOCK_SUFFIX}").unlink()
-
-
-def _chunks(smiles: Any) -> Iterator[Any]:
-    for start in range(0, len(smiles), CHUNK_STRUCTURES):
-        yield smiles.slice(start, CHUNK_STRUCTURES)
 
 
 def _file_of(batches: Sequence[Any], schema: Any) -> Any:

@@ -37,7 +37,7 @@ class Names:
     """A partner's names, in the order of its tables.
 
     Attributes:
-        compounds: ``pa.Array`` of compound ids.
+        compounds: ``pa.ChunkedArray`` of compound ids; it may lie in a file.
         assays: ``pa.Array`` of assay ids.
     """
 

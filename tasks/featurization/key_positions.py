@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from data_contracts.columns import numbers
 from data_contracts.encoded import address_of, is_encoded
@@ -24,9 +25,10 @@ class KeyPositions:
         """Build the table.
 
         Args:
-            names: ``pa.Array`` of distinct strings without nulls.
+            names: ``pa.Array`` or ``pa.ChunkedArray`` of distinct strings without nulls; chunks are never joined.
         """
-        hashes, _ = hash_keys([names])
+        chunks = names.chunks if isinstance(names, pa.ChunkedArray) else [names]
+        hashes = np.concatenate([np.empty(0, np.uint64), *(hash_keys([chunk])[0] for chunk in chunks)])
         size = max(LEAST_SLOTS, 1 << (4 * len(names)).bit_length())
         self._hash = np.zeros(size, dtype=np.uint64)
         self._position = np.full(size, UNKNOWN, dtype=np.int64)

@@ -34,11 +34,11 @@ def nearest_similarities(test: Any, training: Any) -> npt.NDArray[np.float64]:
         Between 0 and 1, shape ``(n_test,)``; 0 where there is nothing to train on.
     """
     bits = _matrix(training)
-    sizes = np.diff(bits.indptr)
+    sizes, columns = np.diff(bits.indptr), bits.T.tocsr()
     nearest = np.zeros(len(test))
     for start in range(0, len(test), TEST_ROWS_AT_ONCE):
         some = _matrix(test.slice(start, TEST_ROWS_AT_ONCE))
-        common = (some @ bits.T).toarray()
+        common = (some @ columns).toarray()
         union = np.diff(some.indptr)[:, np.newaxis] + sizes - common
         similarity = np.divide(common, union, out=np.zeros(common.shape), where=union > 0)
         nearest[start : start + TEST_ROWS_AT_ONCE] = similarity.max(axis=1, initial=0.0)

@@ -6,7 +6,7 @@ what was measured on any of them counts for the one parent. Runs: on the partner
 """
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.catalogue import FEATURIZED_STRUCTURES, HASHED_FINGERPRINTS
-from tasks.featurization.executors import BLOCK_STRUCTURES, Executor
-from tasks.featurization.feature_cache import FeatureCache, fixed_width, names_of
+from tasks.featurization.executors import BLOCK_STRUCTURES, CHUNK_STRUCTURES, Executor
+from tasks.featurization.feature_cache import Digests, FeatureCache, digests_of, fixed_width, names_from
 from tasks.featurization.key_positions import UNKNOWN
 from tasks.featurization.permutations import permuted_rows
 from tasks.featurization.standardization import REASONS
@@ -57,12 +57,11 @@ class Parents:
             kept: Parents, ascending.
             fold: Fold of every parent.
         """
-        bits = self._features.column("bits").combine_chunks()
-        counts = self._features.column("counts").combine_chunks()
+        bits, counts = (_Gatherer(self._features.column(name)) for name in ("bits", "counts"))
         for start in range(0, len(kept), ROWS_A_BATCH):
             some = kept[start : start + ROWS_A_BATCH]
-            rows = pa.array(self._representative[some])
-            row_bits, row_counts = self._permuted(bits.take(rows), counts.take(rows))
+            rows = self._representative[some]
+            row_bits, row_counts = self._permuted(bits.of(rows), counts.of(rows))
             columns = [
                 pa.array(np.arange(start, start + len(some), dtype=np.int32)),
                 pa.array(self.key[some].astype(str), pa.string()),
@@ -91,6 +90,30 @@ class Parents:
         return bits, counts if has_counts else pa.nulls(len(bits), counts.type)
 
 
+class _Gatherer:
+    """Takes rows of a column whose chunks lie in mapped files, without ever joining the chunks in memory."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+        self._ends = np.cumsum([len(chunk) for chunk in column.chunks], dtype=np.int64)
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Any:
+        """Return an array of the rows, in their order."""
+        if not len(rows):
+            return self._column.combine_chunks().slice(0, 0)
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        chunk = np.searchsorted(self._ends, ascending, side="right")
+        first = np.flatnonzero(np.append(True, np.diff(chunk) != 0))
+        parts = [
+            self._column.chunk(int(number)).take(pa.array(some - (self._ends[number - 1] if number else 0)))
+            for number, some in zip(chunk[first], np.split(ascending, first[1:]), strict=True)
+        ]
+        place = np.empty(len(rows), dtype=np.int64)
+        place[order] = np.arange(len(rows))
+        return pa.concat_arrays(parts).take(pa.array(place))
+
+
 def _from_zero(offsets: Any) -> Any:
     return pc.subtract(offsets, offsets[0])
 
@@ -101,7 +124,7 @@ def find_parents(
     """Featurize each distinct SMILES that was never featurized before, and merge those that have one parent.
 
     Args:
-        smiles: ``pa.ChunkedArray`` of strings without nulls, n_rows of them.
+        smiles: ``pa.ChunkedArray`` of strings without nulls, n_rows of them; it may lie in a file.
         recipe: The rules and the keys that follow from the consortium's secret; no key reaches the workers.
         cache: Directory of the cache.
         executor: Where structures are featurized.
@@ -113,28 +136,69 @@ def find_parents(
     Raises:
         WorkFailed: If the work cannot be done; what was finished is kept.
     """
-    encoded = smiles.combine_chunks().dictionary_encode()
-    names = names_of(encoded.dictionary, key=recipe.name_key)
+    asked = _distinct(smiles, key=recipe.name_key)
     shards = FeatureCache(cache / recipe.digest)
-    found = shards.find(names)
+    found = shards.find(asked.digests)
     missing = np.flatnonzero(found.row == UNKNOWN)
-    total = len(names)
+    total = len(asked.digests)
     progress(total - len(missing), total)
     if len(missing):
+        del found  # the shards stay mapped as long as somebody looks at them
         _featurize(
-            encoded.dictionary.take(pa.array(missing)),
-            names.take(pa.array(missing)),
+            _texts(smiles, asked.first_row[missing]),
+            asked.digests[missing],
             recipe=recipe,
             shards=shards,
             executor=executor,
             shared=cache / f"blocks-{recipe.digest}",
             progress=lambda done: progress(total - len(missing) + done, total),
         )
-        found = shards.find(names)
-    return _merged(found.table, found.row, encoded.indices, recipe=recipe)
+        found = shards.find(asked.digests)
+    return _merged(found.table, found.row, asked.of_row, recipe=recipe)
 
 
-def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: StructureRecipe) -> Parents:
+@dataclass(frozen=True)
+class _Distinct:
+    """Structures that are written differently, in the order in which they first occur.
+
+    Attributes:
+        digests: Keyed digest of each.
+        first_row: Where each first occurs, ascending.
+        of_row: Which of them each row is.
+    """
+
+    digests: Digests
+    first_row: npt.NDArray[np.int64]
+    of_row: npt.NDArray[np.int64]
+
+
+def _distinct(smiles: Any, *, key: bytes) -> _Distinct:
+    """Find equal rows by their digests; no text is held."""
+    parts = [digests_of(chunk, key=key) for chunk in smiles.chunks]
+    digests = np.concatenate([np.empty((0, 2), dtype=np.uint64), *parts])
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first row stands first
+    ordered = digests[order]
+    starts = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))[: len(order)]
+    del ordered
+    first_row = order[starts]
+    rank = np.empty(len(first_row), dtype=np.int64)
+    rank[np.argsort(first_row)] = np.arange(len(first_row))
+    of_row = np.empty(len(order), dtype=np.int64)
+    of_row[order] = rank[np.cumsum(starts) - 1]
+    first_row = np.sort(first_row)
+    return _Distinct(digests[first_row], first_row, of_row)
+
+
+def _texts(smiles: Any, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
+    """Yield the texts of ascending rows, ``CHUNK_STRUCTURES`` at a time."""
+    gatherer = _Gatherer(smiles)
+    for start in range(0, len(rows), CHUNK_STRUCTURES):
+        yield gatherer.of(rows[start : start + CHUNK_STRUCTURES])
+
+
+def _merged(
+    table: Any, row: npt.NDArray[np.int64], of_source: npt.NDArray[np.int64], *, recipe: StructureRecipe
+) -> Parents:
     """Merge structures with one name; the smallest parent speaks for all its tautomers.
 
     Args:
@@ -143,11 +207,12 @@ def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: S
         of_source: Distinct SMILES of each source row.
         recipe: As in ``find_parents``.
     """
-    reason = table.column("reason").combine_chunks().take(pa.array(row))
+    reason = table.column("reason").take(pa.array(row)).combine_chunks()
     sound = pc.is_null(reason).to_numpy(zero_copy_only=False)
     good = row[sound]
     key = fixed_width(table.column("structure_key"))[good]
-    order = np.lexsort((good, fixed_width(table.column("parent_key"))[good], key))
+    ties = () if recipe.rules.identity == "parent" else (fixed_width(table.column("parent_key"))[good],)
+    order = np.lexsort((good, *ties, key))
     is_first = np.append(True, key[order][1:] != key[order][:-1])[: len(order)]
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.cumsum(is_first) - 1
@@ -158,8 +223,8 @@ def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: S
     return Parents(
         key=key[order[is_first]],
         fold=fold,
-        of_row=of_distinct[of_source.to_numpy()],
-        reason_of_row=reason.take(of_source),
+        of_row=of_distinct[of_source],
+        reason_of_row=reason.take(pa.array(of_source)),
         _features=table.select(["bits", "counts"]),
         _representative=representative,
         _recipe=recipe,
@@ -167,8 +232,8 @@ def _merged(table: Any, row: npt.NDArray[np.int64], of_source: Any, *, recipe: S
 
 
 def _featurize(
-    smiles: Any,
-    names: Any,
+    chunks: Iterable[Any],
+    digests: Digests,
     *,
     recipe: StructureRecipe,
     shards: FeatureCache,
@@ -179,11 +244,13 @@ def _featurize(
     """Have distinct SMILES featurized, and cache them shard by shard."""
     waiting: list[Any] = []
     done = 0
-    with contextlib.closing(executor.answers(smiles, names, recipe=recipe, shared=shared)) as answers:
+    work = executor.answers(chunks, digests=digests, recipe=recipe, shared=shared)
+    with contextlib.closing(work) as answers:
         for answer in answers:
-            waiting.append(_named(answer, names.slice(done, answer.num_rows), recipe=recipe))
+            names = names_from(digests[done : done + answer.num_rows])
+            waiting.append(_named(answer, names, recipe=recipe))
             done += answer.num_rows
-            if done % BLOCK_STRUCTURES == 0 or done == len(smiles):
+            if done % BLOCK_STRUCTURES == 0 or done == len(digests):
                 shards.add(waiting)
                 waiting = []
             progress(done)

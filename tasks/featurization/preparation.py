@@ -137,15 +137,16 @@ def prepare_dataset(
 def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     """Fill the scratch directory, all but its manifest."""
     quarantine = work.scratch / QUARANTINE_DIRECTORY
-    structures = accept(work.files.structures, STRUCTURES, quarantine=quarantine)
+    sorting = work.scratch / SORTING_DIRECTORY
+    sorting.mkdir()
+    spool = sorting / "structures.arrow"
+    structures = accept(work.files.structures, STRUCTURES, quarantine=quarantine, spool=spool)
     assays = accept(work.files.assays, ASSAYS, quarantine=quarantine)
     table = assay_table(assays.table, work.rules)
     names = Names(
-        compounds=structures.table.column("compound_id").combine_chunks(),
+        compounds=structures.table.column("compound_id"),
         assays=assays.table.column("assay_id").combine_chunks(),
     )
-    sorting = work.scratch / SORTING_DIRECTORY
-    sorting.mkdir()
     # Activities are looked at before structures are featurized: a file that is refused costs minutes, not hours.
     shards = ActivityShards(sorting)
     activities = take_in(
@@ -162,8 +163,10 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
         executor=work.executor,
         progress=work.progress,
     )
-    structures = set_aside(structures, parents.reason_of_row, column="smiles", known_reasons=UNUSABLE)
-    require_mostly_usable(structures)
+    used = set_aside(structures, parents.reason_of_row, column="smiles", known_reasons=UNUSABLE)
+    require_mostly_usable(used)
+    del structures, names  # their texts lie in the spool, which goes now
+    spool.unlink()
     fold = split_by_time(parents.fold, parents.of_row, activities.first_day, rule=work.rules.structures.folds)
     tables = build_endpoints(
         shards,
@@ -176,7 +179,7 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
         threads=work.workers,
     )
     _require_endpoints(work, tables)
-    reports = [structures.report, assays.report, activities.without_structure(tables.lost_rows)]
+    reports = [used, assays.report, activities.without_structure(tables.lost_rows)]
     kept = np.flatnonzero(tables.used)
     references = _write(work.scratch, parents, tables, kept=kept, fold=fold)
     sorting.rmdir()

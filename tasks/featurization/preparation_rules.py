@@ -6,6 +6,7 @@ travels with everything made by it. Runs: anywhere. Source: own; the vocabulary 
 """
 
 from datetime import date
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -240,6 +241,12 @@ def read_rules(text: str, *, source: str) -> PreparationRules:
     raise SettingsError(f"the rules in {source} cannot work: {problem}")
 
 
+@cache
+def _brought_along(profile: str) -> PreparationRules:
+    text = (resources.files(__package__) / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
+    return read_rules(text, source=f"profile {profile}")
+
+
 def rules_of(profile: str | Path) -> PreparationRules:
     """Load a profile that motet brings, or a file.
 
@@ -250,8 +257,7 @@ def rules_of(profile: str | Path) -> PreparationRules:
         SettingsError: If there is no such profile or its file breaks the schema.
     """
     if profile in PROFILES:
-        text = (resources.files(__package__) / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
-        return read_rules(text, source=f"profile {profile}")
+        return _brought_along(str(profile))
     path = Path(profile)
     try:
         return read_rules(path.read_text(encoding="utf-8"), source=path.name)

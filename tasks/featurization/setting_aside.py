@@ -39,7 +39,12 @@ class Accepted:
 
 
 def accept(
-    path: Path, contract: Contract, *, quarantine: Path, known_keys: dict[str, Any] | None = None
+    path: Path,
+    contract: Contract,
+    *,
+    quarantine: Path,
+    known_keys: dict[str, Any] | None = None,
+    spool: Path | None = None,
 ) -> Accepted:
     """Read one of the partner's files and validate it by its contract.
 
@@ -48,6 +53,7 @@ def accept(
         contract: What it must be.
         quarantine: Directory for the rows that break a rule.
         known_keys: Values that foreign keys may have.
+        spool: File that takes the accepted rows, which are then mapped and not held in memory; None for small tables.
 
     Raises:
         ContractViolation: If the file is refused; its quarantine is written nevertheless.
@@ -56,7 +62,11 @@ def accept(
     validation = validate_batches(
         open_batches(path, contract), contract, quarantine_path=place, known_keys=known_keys
     )
-    table = pa.Table.from_batches(list(validation), schema=contract.schema)
+    if spool is None:
+        table = pa.Table.from_batches(list(validation), schema=contract.schema)
+    else:
+        write_table(spool, contract, validation)
+        table = read_table(spool, contract)
     return Accepted(table, validation.report, place)
 
 
@@ -145,7 +155,9 @@ def source_rows(accepted: npt.NDArray[np.int64], *, quarantine: Path) -> npt.NDA
     return accepted + np.searchsorted(bad - np.arange(len(bad)), accepted, side="right")
 
 
-def set_aside(accepted: Accepted, reasons: Any, *, column: str, known_reasons: Sequence[str]) -> Accepted:
+def set_aside(
+    accepted: Accepted, reasons: Any, *, column: str, known_reasons: Sequence[str]
+) -> ValidationReport:
     """Quarantine more rows of a table.
 
     Args:
@@ -155,22 +167,20 @@ def set_aside(accepted: Accepted, reasons: Any, *, column: str, known_reasons: S
         known_reasons: All reasons there are; each is counted, also where the count is 0.
 
     Returns:
-        The rows left, with a report that counts the others as quarantined.
+        A report that counts these rows as quarantined; the table, which may lie in a file, stays as it is.
     """
     late = Late([(reason, column) for reason in known_reasons])
     code = pc.fill_null(pc.index_in(reasons, value_set=pa.array(known_reasons)), -1).to_numpy()
     late.note([code == place for place in range(len(known_reasons))], n_rows=len(reasons))
-    report = set_rows_aside(accepted.report, late, quarantine=accepted.quarantine)
-    return Accepted(accepted.table.filter(pc.is_null(reasons)), report, accepted.quarantine)
+    return set_rows_aside(accepted.report, late, quarantine=accepted.quarantine)
 
 
-def require_mostly_usable(accepted: Accepted) -> None:
+def require_mostly_usable(report: ValidationReport) -> None:
     """Refuse a file most of whose rows had to be set aside.
 
     Raises:
         ContractViolation: More than half of the rows read are in the quarantine.
     """
-    report = accepted.report
     if report.rows_quarantined > MAX_BAD_FRACTION * report.rows_read:
         counts = "; ".join(f"{f.rule} of {f.column}: {f.count} rows" for f in report.findings if f.count)
         raise refusal(

@@ -19,8 +19,8 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Defaults of the paper, of torch and of SparseChem."""
 
 
-BLOCK_ELEMENTS = 2**18
-"""Parameters of a row-wise matrix stepped together: a megabyte of gradient stays in the core's cache until it is used."""
+BLOCK_ELEMENTS = 2**19
+"""Parameters of a row-wise matrix stepped together: two megabytes of gradient are used while the cache has them."""
 
 
 class Adam:

@@ -24,8 +24,6 @@ from tasks.local_training.place import CPU, Place, as_array
 from tasks.local_training.sparse_products import Pull, RowwiseMatrix, sum_of_rows
 
 EMBEDDING = "embedding.weight"
-ROWWISE = (EMBEDDING, "head.weight")
-"""Matrices with a row per bit and per endpoint: all but a few rows have gradient zero, or nearly so."""
 
 
 class Learner:
@@ -75,7 +73,11 @@ class Learner:
             for name, array in start.items()
         }
         self.tensors[EMBEDDING] = place.put(trunk[EMBEDDING][self.active])
-        self.tensors |= {name: RowwiseMatrix.of(self.tensors[name]) for name in ROWWISE}
+        self.tensors["head.weight"] = RowwiseMatrix.of(self.tensors["head.weight"])
+        self._gradient = torch.zeros_like(
+            self.tensors[EMBEDDING]
+        )  # a batch sets few bits: kept, and cleared by row
+        self._touched = torch.zeros(0, dtype=torch.int64, device=place.device)
         self._proximal = settings.proximal
         self._start = (
             {name: self.tensors[name].detach().clone() for name in trunk} if settings.proximal else {}
@@ -103,14 +105,18 @@ class Learner:
         """
         bits, starts = self.dataset.fingerprints_of(rows)
         labels = self.dataset.labels_of(rows)
-        products = sum_of_rows(self.tensors[EMBEDDING], bits=self._place[bits], starts=starts)
-        embedded = products + self.tensors["embedding.bias"]
+        self._clear()
+        inverse = self._touch(self._place[bits])
+        part = self.tensors[EMBEDDING].index_select(0, self._touched).requires_grad_()
+        embedded = sum_of_rows(part, bits=inverse, starts=starts) + self.tensors["embedding.bias"]
         with self.place.precision():
             features = features_behind(embedded, self.tensors, dropout=self._dropout)
             logits = LOGITS[self.work](features, self.head(), labels, n_molecules=len(rows))
         logits = logits.float().cpu()  # one number a label: its loss is computed where the labels are
         loss, total_weight, n_labels = self._loss(logits, labels)
         torch.autograd.backward(loss * self.loss_scale)
+        assert part.grad is not None  # noqa: S101 - backward has just run
+        self.tensors[EMBEDDING].grad = self._gradient.index_copy_(0, self._touched, part.grad)
         return float(loss.detach()), total_weight, n_labels
 
     def gradients(self) -> Parameters:
@@ -167,6 +173,23 @@ class Learner:
             else:
                 assert tensor.grad is not None  # noqa: S101 - backward has just run
                 tensor.grad += pull.whole()
+
+    def _clear(self) -> None:
+        """Let the embedding's kept gradient be zero again."""
+        if self._proximal:
+            self._gradient.zero_()
+        else:
+            self._gradient.index_fill_(0, self._touched, 0.0)
+
+    def _touch(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Note the distinct active rows of a batch, ascending; each bit's position among them."""
+        seen = np.zeros(len(self.active), dtype=bool)
+        seen[places] = True
+        touched = np.flatnonzero(seen)
+        position = np.empty(len(self.active), dtype=np.int64)
+        position[touched] = np.arange(len(touched))
+        self._touched = self.place.put(touched)
+        return position[places]
 
     def _loss(self, logits: Tensor, labels: Labels) -> tuple[Tensor, float, int]:
         weight = self._weight.index_select(0, torch.from_numpy(labels.endpoint))

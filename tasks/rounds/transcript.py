@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from data_contracts.canonical_json import parse_canonical
-from data_contracts.envelope import COORDINATOR_KINDS, MAX_BODY_BYTES, Kind, Slot
+from data_contracts.envelope import COORDINATOR_KINDS, Kind, Slot
 from data_contracts.errors import ProtocolError
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import BlobStore
@@ -43,7 +42,7 @@ class Copied:
 
 
 class Transcript:
-    """Copies one run: messages as they were signed and sealed, models as they are.
+    """Copies one run.
 
     Args:
         board: The mailbox as its reader sees it.
@@ -89,17 +88,15 @@ class Transcript:
                 return
             self._copy.post(slot, data)
             self._messages += 1
+        mailbox = self._board.mailbox
         body = authentic(data, slot=slot, roster=self._board.roster).head.body
-        if (
-            self._copy_blob(body, who=slot.sender, source=self._board.mailbox.bodies)
-            and slot.kind in NAMING_BLOBS
-        ):
-            found = bytes(self._board.unsealed(self._copy.bodies.open(body, who=slot.sender), slot=slot))
-            value = parse_canonical(found, who=slot.sender, max_bytes=MAX_BODY_BYTES[slot.kind])
-            for reference in named_blobs(value):
-                self._copy_blob(reference, who=slot.sender, source=self._board.mailbox.blobs)
+        if self._copy_blob(body, source=mailbox.bodies, who=slot.sender) and slot.kind in NAMING_BLOBS:
+            message = self._board.read_slot(slot, plan_digest=None)
+            for reference in named_blobs(message.json() if message is not None else None):
+                self._copy_blob(reference, source=mailbox.blobs, who=slot.sender)
 
-    def _copy_blob(self, reference: BlobReference, *, who: str, source: BlobStore) -> bool:
+    def _copy_blob(self, reference: BlobReference, *, source: BlobStore, who: str) -> bool:
+        """Copy a body as it lies in the mailbox, or a model as it is read."""
         if reference in self._copy.blobs:
             return True
         try:

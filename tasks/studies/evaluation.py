@@ -24,7 +24,7 @@ from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import BaselineName, Score, ScoreBaseline, ScoreResult
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
-from tasks.studies.phases import MEASURED, Phase, Split
+from tasks.studies.phases import FOLD_OF, MEASURED, Phase, Split
 from tasks.studies.qsar_training import COUNT_BITS, RunJob, counted_values
 from tasks.studies.training_parameters import MAX_ROUNDS
 
@@ -33,7 +33,6 @@ ARMS = ("federated", "single", "pooled")
 UPLIFTS = tuple(f"riptop_{metric}" for metric in METRICS)
 QUANTITIES = {"uplift": UPLIFTS, "shares": SHARES}
 """What is summed beside the arms' metrics where there is a single-partner arm, lane by lane."""
-FOLDS = {"validation": 4, "test": 0}
 
 
 class EvaluationParameters(BaseModel):
@@ -136,12 +135,12 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
     parameters = parameters_of(plan)
     values = {}
     for arm in parameters.arm_names:
-        scored = await _score(inputs, arm, fold=FOLDS[parameters.split], output=directory / arm)
+        scored = await _score(inputs, arm, fold=FOLD_OF[parameters.split], output=directory / arm)
         values[arm] = counted_values(scored)
         if (
             parameters.phase == "standard" and parameters.split == "test"
         ):  # the partner's own: for its reliability
-            await _score(inputs, arm, fold=FOLDS["validation"], output=directory / arm / CALIBRATION)
+            await _score(inputs, arm, fold=FOLD_OF["validation"], output=directory / arm / CALIBRATION)
     if parameters.split == "validation":
         write_contribution(directory, {"federated": to_figures(values["federated"], names=METRICS)})
         return

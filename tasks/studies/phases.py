@@ -16,6 +16,7 @@ TRAINING_FOLDS: dict[Phase, tuple[int, ...]] = {
     "report": (1, 2, 3, 4),
     "final": (0, 1, 2, 3, 4),
 }
+FOLD_OF: dict[Split, int] = {"validation": 4, "test": 0}
 MEASURED: dict[Phase, frozenset[Split]] = {
     "standard": frozenset({"validation", "test"}),
     "tune": frozenset({"validation"}),
@@ -23,3 +24,9 @@ MEASURED: dict[Phase, frozenset[Split]] = {
     "final": frozenset(),
 }
 """What of a phase's model may be measured: never a fold that it was trained on, and while tuning never the test."""
+
+
+def spoilt_folds(start: Phase, phase: Phase) -> tuple[int, ...]:
+    """Folds that a run of ``phase`` measures although the model of phase ``start`` that it starts from was trained on them."""
+    measured = {FOLD_OF[split] for split in MEASURED[phase]}
+    return tuple(sorted(measured & set(TRAINING_FOLDS[start])))

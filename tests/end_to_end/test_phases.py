@@ -19,8 +19,6 @@ settings: {rounds: 2, local_epochs: 1, batch_size: 32}
 MINIBATCHES = (
     "--algorithm",
     "fedsgd",
-    "--hidden",
-    "8",
     "--batch-ratio",
     "0.25",
     "--rounds",
@@ -135,24 +133,15 @@ def test_a_final_model_serves_and_says_whose_calibration_it_has(final, report, h
     assert final["validation_auprc"] == report["consortium"]["test"]["test/federated/auprc"]
 
 
-def test_training_goes_on_from_a_champion_and_a_killed_run_of_minibatches_ends_with_the_same_bytes(
-    final, home, data, tmp_path
+def test_training_goes_on_from_an_earlier_model_and_a_killed_run_of_minibatches_ends_with_the_same_bytes(
+    searched, home, data, tmp_path
 ):
-    warm = [
-        "run",
-        "--data",
-        data,
-        *MINIBATCHES,
-        "--hidden",
-        "16",
-        "--warm-start",
-        "models:/motet-trunk@champion",
-    ]
-    if json.loads((home / "runs" / "final" / "run.json").read_bytes())["settings"]["hidden"] == 8:
-        warm[warm.index("16")] = "8"
+    best = searched["best"]
+    warm = ["run", "--data", data, *MINIBATCHES, "--hidden", best["hidden"], "--warm-start", best["trial"]]
+    trunk = json.loads((home / "runs" / best["trial"] / "result.json").read_bytes())["trunk_sha256"]
     whole = last_object(motet(*warm, "--run-id", "whole", "--json", home=home))
     plans = [plan for plan in _plans(home, "whole") if plan["study"] == "qsar-minibatches"]
-    assert {plan["parameters"]["warm_start"] for plan in plans} == {final["trunk_sha256"]}
+    assert {plan["parameters"]["warm_start"] for plan in plans} == {trunk}
     assert list((home / "runs" / "whole").glob("partners/*/first-head.safetensors"))
     again = [*warm, "--run-id", "killed", "--json"]
     third = "mailbox/messages/killed/r00004-a*/masked/partner-b.json"
@@ -162,9 +151,14 @@ def test_training_goes_on_from_a_champion_and_a_killed_run_of_minibatches_ends_w
     assert resumed["consortium"] == whole["consortium"]
 
 
-def test_a_start_of_another_width_is_refused_by_name(report, home, data):
-    del report
-    refused = motet("run", "--data", data, "--hidden", "32", "--warm-start", "report", home=home, check=False)
-    assert refused.returncode != 0
-    assert "--hidden 32" in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_a_start_that_does_not_fit_or_would_flatter_is_refused_by_name(final, home, data):
+    del final
+    cases = {
+        ("--hidden", "32", "--warm-start", "find-r0-t000"): "--hidden 32",
+        ("--phase", "tune", "--warm-start", "models:/motet-trunk@champion"): "--warm-start",
+    }
+    for arguments, named in cases.items():
+        refused = motet("run", "--data", data, *arguments, home=home, check=False)
+        assert refused.returncode != 0
+        assert named in refused.stderr
+        assert "Traceback" not in refused.stderr

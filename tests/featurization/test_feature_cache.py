@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.catalogue import FEATURIZED_STRUCTURES
-from tasks.featurization import parents
+from tasks.featurization import executors, parents
+from tasks.featurization.executors import Processes
 from tasks.featurization.feature_cache import FeatureCache, names_of
 from tasks.featurization.key_positions import UNKNOWN, KeyPositions
 from tasks.featurization.parents import find_parents
@@ -34,7 +35,7 @@ def found(smiles, cache, *, rules=None, progress=silent):
         pa.chunked_array([pa.array(smiles)]),
         recipe=rules or recipe(),
         cache=cache,
-        workers=1,
+        executor=Processes(1),
         progress=progress,
     )
 
@@ -62,13 +63,13 @@ def test_only_what_is_not_cached_is_featurized(tmp_path):
 
 def test_a_second_run_starts_no_worker(tmp_path, monkeypatch):
     first = found(MOLECULES, tmp_path)
-    monkeypatch.setattr(parents, "WorkerPool", None)
+    monkeypatch.setattr(executors, "WorkerPool", None)
     assert rows_of(found(MOLECULES, tmp_path)) == rows_of(first)
 
 
 def test_what_was_finished_before_a_failure_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(parents, "CHUNK_STRUCTURES", 5)
-    monkeypatch.setattr(parents, "CHUNKS_A_SHARD", 2)
+    monkeypatch.setattr(executors, "CHUNK_STRUCTURES", 5)
+    monkeypatch.setattr(parents, "BLOCK_STRUCTURES", 10)
 
     def stop(done, _total):
         if done >= 20:
@@ -106,7 +107,7 @@ def test_a_cached_row_keeps_its_contract_and_unusable_structures_keep_their_reas
     assert result.reason_of_row.to_pylist() == ["parse", "no_carbon", None, None, None]
     assert result.of_row.tolist()[:2] == [-1, -1]
     cache = FeatureCache(tmp_path / recipe().digest)
-    assert cache.find(pa.array([], pa.string())).table.schema.equals(FEATURIZED_STRUCTURES.schema)
+    assert cache.find(np.empty((0, 2), dtype=np.uint64)).table.schema.equals(FEATURIZED_STRUCTURES.schema)
 
 
 def test_tautomers_are_one_structure_where_the_profile_says_so(tmp_path):

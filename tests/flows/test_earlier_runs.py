@@ -24,6 +24,7 @@ from flows.federated_training import training_parameters
 from flows.settings import RunSettings
 from flows.single_arm import ALONE, tuned_arm
 from flows.sites import Site
+from tasks.featurization.preparation_rules import StructureRules
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.parameters import initial_head, initial_trunk, unflatten, write_parameters
 from tasks.local_training.shared_model import PREFIX, initial_shared, shared_layout
@@ -49,7 +50,7 @@ def _record(**changed):
         phase="standard",
         hidden=HIDDEN,
         layers=0,
-        recipe=recipe(),
+        recipe=recipe(StructureRules()),
         endpoints=OLD,
         figure=0.7,
     )
@@ -98,14 +99,42 @@ def test_the_first_shared_model_has_the_earlier_trunk_and_catalogue_rows_by_endp
 
 def test_a_start_is_the_digest_of_a_finished_run_of_this_layout_and_recipe(earlier):
     keep(earlier.site("first"), _record(), {})
-    assert resolve_start(earlier, "first", hidden=HIDDEN, layers=0) == DIGEST
+    assert (
+        resolve_start(earlier, "first", hidden=HIDDEN, layers=0, phase="standard", rules=StructureRules())
+        == DIGEST
+    )
     with pytest.raises(SettingsError, match="no finished run 'second'"):
-        resolve_start(earlier, "second", hidden=HIDDEN, layers=0)
+        resolve_start(earlier, "second", hidden=HIDDEN, layers=0, phase="standard", rules=StructureRules())
     with pytest.raises(SettingsError, match="--hidden 4 --layers 0, this run has --hidden 8 --layers 1"):
-        resolve_start(earlier, "first", hidden=8, layers=1)
-    keep(earlier.site("other"), _record(recipe=recipe() | {"radius": "2"}), {})
+        resolve_start(earlier, "first", hidden=8, layers=1, phase="standard", rules=StructureRules())
+    keep(earlier.site("other"), _record(recipe=recipe(StructureRules()) | {"radius": "2"}), {})
     with pytest.raises(SettingsError, match="another recipe of molecules: radius differ"):
-        resolve_start(earlier, "other", hidden=HIDDEN, layers=0)
+        resolve_start(earlier, "other", hidden=HIDDEN, layers=0, phase="standard", rules=StructureRules())
+
+
+@pytest.mark.parametrize(
+    ("start", "phase", "fold"),
+    [
+        ("standard", "standard", None),
+        ("tune", "report", None),
+        ("report", "report", None),
+        ("final", "final", None),
+        ("report", "tune", 4),
+        ("report", "standard", 4),
+        ("final", "report", 0),
+        ("final", "standard", 0),
+    ],
+)
+def test_no_run_measures_a_fold_that_its_start_was_trained_on(earlier, start, phase, fold):
+    keep(earlier.site("first"), _record(phase=start), {})
+    if fold is None:
+        assert (
+            resolve_start(earlier, "first", hidden=HIDDEN, layers=0, phase=phase, rules=StructureRules())
+            == DIGEST
+        )
+    else:
+        with pytest.raises(SettingsError, match=f"trained on fold {fold}, which this run would measure"):
+            resolve_start(earlier, "first", hidden=HIDDEN, layers=0, phase=phase, rules=StructureRules())
 
 
 def test_a_report_demands_this_partys_own_part_in_the_tuning_run(earlier):

@@ -8,9 +8,12 @@ import numpy as np
 
 from flows.cli.run import _report as print_report
 from flows.finishing import NOTHING_COMPARED, _report
+from flows.partner import _installed
+from flows.reporting import _bars
 from flows.run_directory import RunDirectory
 from tasks.evaluation.metric_tables import metrics_table, write_table
 from tasks.evaluation.metrics import endpoint_metrics
+from tasks.local_training import baseline
 
 COMPARED = {
     "n_endpoints": 12,
@@ -53,3 +56,23 @@ def test_the_table_shows_such_a_partner_beside_the_others_and_a_control_by_name(
     (second,) = [line.split() for line in printed.splitlines() if line.startswith("partner-b ")]
     assert second == ["partner-b", "0", "-", "-", "-", "-", "-", "-"]
     assert returned["partners"]["partner-b"]["n_endpoints"] == 0
+
+
+def test_a_baseline_without_its_library_is_skipped_by_name_and_the_others_run(monkeypatch, caplog):
+    monkeypatch.setitem(baseline.LIBRARY, "boosted", "no_such_library")
+    partner = SimpleNamespace(
+        baselines=("logistic", "boosted"), site=SimpleNamespace(name="partner-a", results=None)
+    )
+    with caplog.at_level("WARNING", logger="motet"):
+        assert _installed(partner) == ("logistic",)
+    (message,) = caplog.messages
+    assert "partner-a: baseline 'boosted' is skipped" in message
+    assert "motet[baselines]" in message
+
+
+def test_the_consortiums_bars_are_shown_only_if_all_of_them_were_announced():
+    bars = (0.5, 0.6, 0.7, 0.8, 0.9)
+    test = {f"test/shares/auprc_{way}_{bar}": 0.25 for bar in bars for way in ("lifted", "fallen")}
+    assert "| 0.8 | 0.2500 | 0.2500 |" in _bars(test)
+    test.pop("test/shares/auprc_lifted_0.5")
+    assert _bars(test) == []

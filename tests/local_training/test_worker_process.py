@@ -187,13 +187,13 @@ def test_a_process_that_was_not_started_says_so(job):
 def test_a_foreign_error_leaves_without_its_text(tmp_path, monkeypatch):
     from tasks.local_training import worker
 
-    def fail(_):
+    def fail(_, **__):
         raise ValueError("CCO is secret")
 
     monkeypatch.setattr(worker, "train", fail)
     write_prepared(tmp_path / "d", seed=0, n_structures=5)
     job = LocalSteps(dataset=tmp_path / "d", trunk=tmp_path, head_seed=1, seed=1, output=tmp_path)
-    answer = worker._answer(job.model_dump(mode="json"))
+    answer = worker._answer(job.model_dump(mode="json"), {})
     assert answer["failed"]["type"] == "WorkFailed"
     assert "ValueError" in answer["failed"]["message"]
     assert "CCO" not in str(answer)

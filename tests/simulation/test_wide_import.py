@@ -129,6 +129,15 @@ def long_form(path, **options):
     return rows, source, left_out
 
 
+def test_companies_of_disjoint_assays_are_another_dataset_of_all_values(dataset, tmp_path):
+    apart = imported(written(tmp_path), tmp_path / "data", scenario="disjoint-assays")
+    assert apart.name != dataset.name
+    assert apart.card.left_out["values at companies that do not run the assay"] == 0
+    held = [set(ids(tables(apart, name)["assays"], "assay_id")) for name in apart.partners]
+    assert set.intersection(*held) == set()
+    assert apart.catalogue == ()
+
+
 def test_rows_of_one_structure_are_merged_however_it_is_written(tmp_path):
     table = {
         "smiles": ["OCC", "C(O)C", "CCO", "CCN", "CCN"],

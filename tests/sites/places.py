@@ -8,6 +8,7 @@ from pathlib import Path
 from data_contracts.canonical_json import canonical_bytes
 from flows.enrolment import accept_roster, make_roster, make_site
 from flows.processes import free_port
+from flows.run_keys import share_run_key
 from flows.site_directory import SiteDirectory
 from flows.site_settings import Files, Policy, SiteSettings
 from tasks.exchange.mailbox_service import MailboxService
@@ -98,3 +99,9 @@ def enrolled(places: Places) -> Places:
         if name != "coordinator":
             accept_roster(site, data, digest=roster.digest)
     return places
+
+
+def share_key(places: Places, run_id: str) -> None:
+    """What a coordinator says first in a run."""
+    site = places.site("coordinator")
+    share_run_key(site.open_board(run_id), key=site.run_key(run_id), roster=site.roster)

@@ -50,6 +50,7 @@ class Site:
     """A partner that was asked to take part in a run."""
 
     def __init__(self, places, *, name=ASKED, run_id=RUN, **changed):
+        made.share_key(places, run_id)
         self.home = places.site(name)
         self.board = self.home.board(run_id)
         self.opening = RunOpening(

@@ -13,7 +13,6 @@ from data_contracts.plan import RoundPlan
 from flows import services
 from flows.cli import main
 from flows.enrolment import join_consortium
-from flows.run_keys import share_run_key
 from tasks.exchange.https_addresses import address_of_blob, address_of_slot
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.transport_keys import party_context
@@ -44,8 +43,8 @@ def places(tmp_path_factory):
 
 async def play(places):
     boards = {name: places.site(name).board(RUN) for name in (*PARTNERS, "coordinator")}
-    leading, site = boards["coordinator"], places.site("coordinator")
-    share_run_key(site.open_board(RUN), key=site.run_key(RUN), roster=site.roster)
+    leading = boards["coordinator"]
+    made.share_key(places, RUN)
     draft = RoundPlan(
         run_id=RUN, round=0, study="evaluation", cohort=PARTNERS, threshold=3, lanes=lanes(PARAMETERS),
         model_in=leading.mailbox.blobs.put([b"a trunk"], contract="trunk@1"),
@@ -108,14 +107,13 @@ def test_an_auditor_verifies_a_round_after_the_mailbox_has_gone(places, capsys):
     assert (code, refused["advice"]) == (2, "copy it first: motet verify fetch")
     code, copied = motet("verify", "fetch", home=home, capsys=capsys)
     assert code == 0
-    assert (
-        copied["runs"][RUN]["messages"] == 5 * 3 + 7
-    )  # of every partner its five, and plan, four lists, outcome
+    n_messages = 5 * 3 + 7  # of every partner its five; key, plan, four lists, outcome
+    assert copied["runs"][RUN]["messages"] == n_messages
     assert copied["runs"][RUN]["missing"] == 0
     _, again = motet("verify", "fetch", RUN, home=home, capsys=capsys)
     assert again["runs"][RUN]["messages"] == again["runs"][RUN]["blob_bytes"] == 0
     mailbox = DirectoryMailbox(places.site("mailbox").path / "mailbox")
-    for blob in mailbox.blobs.root.iterdir():
+    for blob in (*mailbox.root.glob("blobs/*"), *mailbox.root.glob("sealed/*/*")):
         blob.unlink()  # as if the mailbox had made room, or its host had burnt down
     code, verified = motet("verify", "round", RUN, "0", home=home, capsys=capsys)
     assert code == 0

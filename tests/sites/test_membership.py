@@ -141,9 +141,9 @@ def test_a_run_goes_on_under_the_roster_it_was_planned_under_until_that_ends(pla
     old = partner.identity
     rotated(places, "partner-a")
     places.serve()
-    partner.board("first").post_json(Kind.RUN_ANSWER, {"old": True})
-    assert coordinator.board("first").read(Kind.RUN_ANSWER, "partner-a").json() == {"old": True}
-    assert partner.board("first").identity.public_key == old.public_key != partner.identity.public_key
+    partner.open_board("first").post_json(Kind.RUN_ANSWER, {"old": True})
+    assert coordinator.open_board("first").read(Kind.RUN_ANSWER, "partner-a").json() == {"old": True}
+    assert partner.open_board("first").identity.public_key == old.public_key != partner.identity.public_key
     coordinator.demand_in_force("first", now=NOW)
     with pytest.raises(
         ProtocolError, match="run 'first' was planned under version 1 of the roster, which ended on"
@@ -156,7 +156,7 @@ def test_a_run_goes_on_under_the_roster_it_was_planned_under_until_that_ends(pla
 def post_with(places, identity, *, run_id="second"):
     """Post as somebody with a key, through the mailbox."""
     site = places.site("partner-a")
-    board = Board(site.board(run_id).mailbox, identity, site.roster.roster, run_id)
+    board = Board(site.open_board(run_id).mailbox, identity, site.roster.roster, run_id)
     board.post_json(Kind.RUN_ANSWER, {})
 
 
@@ -171,7 +171,7 @@ def test_a_message_under_a_key_that_was_rotated_out_is_refused_by_name(places):
     # Past the mailbox, by whoever runs it:
     below = DirectoryMailbox(places.site("mailbox").path / "mailbox")
     Board(below, old, places.site("partner-a").roster.roster, "third").post_json(Kind.RUN_ANSWER, {})
-    assert places.site("coordinator").board("third").read(Kind.RUN_ANSWER, "partner-a") is None
+    assert places.site("coordinator").open_board("third").read(Kind.RUN_ANSWER, "partner-a") is None
     (kept,) = (places.site("coordinator").path / "quarantine").glob("*.json")
     assert (
         "'run-answer' of 'partner-a' is signed with a key that it has rotated out"
@@ -186,7 +186,7 @@ def test_while_runs_of_the_old_roster_go_on_the_mailbox_takes_the_old_key_and_no
     rotated(places, "partner-a")
     places.serve()
     post_with(places, old)
-    assert places.site("coordinator").board("second").read(Kind.RUN_ANSWER, "partner-a") is None
+    assert places.site("coordinator").open_board("second").read(Kind.RUN_ANSWER, "partner-a") is None
 
 
 def test_one_who_has_left_is_shown_the_door_once_the_old_roster_has_ended(places):

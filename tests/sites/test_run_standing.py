@@ -77,6 +77,7 @@ def test_everybody_sees_the_same_standing(places, name):
 
 def test_a_run_is_followed_from_its_opening_through_every_phase(places):
     coordinator = places.site("coordinator")
+    made.share_key(places, "followed")
     board = coordinator.board("followed")
     watch = Watch(board)
     seen = []
@@ -111,6 +112,7 @@ def test_a_run_is_followed_from_its_opening_through_every_phase(places):
 
 
 def test_who_keeps_a_round_waiting_is_named_with_the_phase(places):
+    made.share_key(places, "slow")
     boards = {name: places.site(name).board("slow") for name in (*PARTNERS, "coordinator")}
     leading = boards["coordinator"]
     plan = _plan_of(places).model_copy(update={"run_id": "slow"})

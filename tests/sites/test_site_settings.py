@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_contracts.canonical_json import canonical_bytes
 from data_contracts.errors import AgreementViolation, ProtocolError, SettingsError
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
@@ -21,6 +22,7 @@ from flows.site_settings import (
     read_opening,
     read_settings,
 )
+from tasks.featurization.preparation_rules import rules_of
 from tasks.local_training.jobs import Machine
 
 MACHINE_OPTIONS = {"device": "cpu", "precision": "bfloat16"}
@@ -68,6 +70,7 @@ def test_what_is_granted_is_answered():
     Asked().check()
 
 
+OWN_RULES = rules_of("melloddy").model_copy(update={"name": "house"})
 HUGE = PLAN.lanes[0].model_copy(update={"length": 2**31})
 MODEL = BlobReference(sha256="b" * 64, bytes=2**31, contract="shared-model@1")
 
@@ -86,6 +89,9 @@ MODEL = BlobReference(sha256="b" * 64, bytes=2**31, contract="shared-model@1")
         (plan(lanes=(HUGE,)), "a vector of 4294967296 bytes"),
         (plan(model_in=MODEL), "a model of 2147483648 bytes"),
         (plan(parameters={"hidden": 63}), "another 'hidden' than its run was opened with"),
+        (plan(parameters={"n_bits": 32_000}), "another 'n_bits' than its run was opened with"),
+        (opened(profile=OWN_RULES), "rules of preparation 'house' with digest"),
+        (Asked(policy=POLICY.model_copy(update={"profiles": ("melloddy",)})), "'simple' with digest"),
         (plan(parameters={"learning_rate": 1.0}), "another 'learning_rate'"),
         (Asked(now=POLICY.expires), "expired on 2026-11-26"),
         (Asked(opening=OPENING.model_copy(update={"roster": "c" * 64})), "another roster"),
@@ -96,6 +102,13 @@ def test_whatever_is_not_granted_is_refused_by_name(asked, named):
     with pytest.raises(AgreementViolation, match="'partner-a' refuses the plan of round") as refusal:
         asked.check()
     assert named in str(refusal.value)
+
+
+def test_rules_of_ones_own_are_granted_by_their_digest():
+    granted = POLICY.model_copy(update={"profiles": (OWN_RULES.digest,)})
+    dataclasses.replace(opened(profile=OWN_RULES), policy=granted).check()
+    said = canonical_bytes(opened(profile=OWN_RULES).opening.model_dump(mode="json"))
+    assert read_opening(said, who="coordinator").settings.rules == OWN_RULES
 
 
 def test_all_that_is_wrong_is_named_at_once():
