@@ -21,21 +21,31 @@ def _example(text: str) -> dict[str, Any]:
     return {"epilog": f"example:\n  {text}", "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of ``motet``; imports nothing heavy."""
+def shared_options(*, of_act: bool = False) -> argparse.ArgumentParser:
+    """Make the options that every command has; those of an act leave alone what was said before it."""
+    keep: dict[str, Any] = {"default": argparse.SUPPRESS} if of_act else {}
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--json", action="store_true", help="print one JSON object on the last line of the output"
+        "--json", action="store_true", help="print one JSON object on the last line of the output", **keep
     )
     shared.add_argument(
-        "--verbose", action="store_true", help="show the full log, and tracebacks of unexpected errors"
+        "--verbose",
+        action="store_true",
+        help="show the full log, and tracebacks of unexpected errors",
+        **keep,
     )
     shared.add_argument(
         "--home",
         type=Path,
-        default=DEFAULT_HOME,
         help="where runs, models and services live (default: ./motet-home)",
+        **({"default": DEFAULT_HOME} | keep),
     )
+    return shared
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of ``motet``; imports nothing heavy."""
+    shared = shared_options()
     parser = argparse.ArgumentParser(
         prog="motet",
         description="Rival companies train one model together; every record stays behind its owner's firewall.",
@@ -56,8 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(commands, shared)
     add_data_commands(commands, shared, _add)
     _add_services(commands, shared)
-    add_site_commands(commands, shared, _add)
-    add_steward_commands(commands, shared, _add)
+    of_act = shared_options(of_act=True)
+    add_site_commands(commands, shared, _add, of_act=of_act)
+    add_steward_commands(commands, shared, _add, of_act=of_act)
     _add(
         commands,
         shared,

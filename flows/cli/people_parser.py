@@ -11,7 +11,9 @@ from typing import Any
 Add = Callable[..., argparse.ArgumentParser]
 
 
-def add_steward_commands(commands: Any, shared: argparse.ArgumentParser, add: Add) -> None:
+def add_steward_commands(
+    commands: Any, shared: argparse.ArgumentParser, add: Add, *, of_act: argparse.ArgumentParser
+) -> None:
     """``requests``, ``approve`` and ``refuse``."""
     handler = "flows.cli.requests"
     text = "on a partner: runs that wait for the data steward, and how earlier ones were decided"
@@ -19,7 +21,7 @@ def add_steward_commands(commands: Any, shared: argparse.ArgumentParser, add: Ad
     acts = listing.add_subparsers(title="acts", metavar="ACT")
     text = "show one request: who asks for what, and what would leave the building"
     example = "motet requests show first-5d41402abc4b"
-    show = add(acts, shared, "show", text, handler=f"{handler}:show", example=example)
+    show = add(acts, of_act, "show", text, handler=f"{handler}:show", example=example)
     text = "sign an approval of one request with the data steward's key"
     example = "motet approve first-5d41402abc4b --key /media/steward/key"
     approve = add(commands, shared, "approve", text, handler=f"{handler}:approve", example=example)

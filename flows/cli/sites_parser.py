@@ -16,7 +16,9 @@ Add = Callable[..., argparse.ArgumentParser]
 HANDLER = "flows.cli.sites:init"
 
 
-def add_site_commands(commands: Any, shared: argparse.ArgumentParser, add: Add) -> None:
+def add_site_commands(
+    commands: Any, shared: argparse.ArgumentParser, add: Add, *, of_act: argparse.ArgumentParser
+) -> None:
     """A consortium of separate hosts; see docs/running-a-consortium.md."""
     text = "make a site on this host: settings, keys, and the public enrolment file"
     init = commands.add_parser("init", help=text, description=text)
@@ -38,7 +40,7 @@ def add_site_commands(commands: Any, shared: argparse.ArgumentParser, add: Add) 
             "--mailbox", metavar="S3_URL", help="s3://bucket/prefix, where no party runs a mailbox"
         )
     _add_roster(commands, shared, add)
-    _add_taking_part(commands, shared, add)
+    _add_taking_part(commands, shared, add, of_act=of_act)
 
 
 def _add_partner(roles: Any, shared: argparse.ArgumentParser, add: Add) -> argparse.ArgumentParser:
@@ -103,7 +105,9 @@ def _add_roster(commands: Any, shared: argparse.ArgumentParser, add: Add) -> Non
     add_membership_commands(commands, acts, shared, add)
 
 
-def _add_taking_part(commands: Any, shared: argparse.ArgumentParser, add: Add) -> None:
+def _add_taking_part(
+    commands: Any, shared: argparse.ArgumentParser, add: Add, *, of_act: argparse.ArgumentParser
+) -> None:
     text = "run the mailbox until it is stopped; or make room in it"
     mailbox = add(
         commands, shared, "mailbox", text, handler="flows.cli.mailboxes:mailbox", example="motet mailbox"
@@ -117,7 +121,7 @@ def _add_taking_part(commands: Any, shared: argparse.ArgumentParser, add: Add) -
     text = "remove the masked vectors, shares and models of runs that were closed long ago"
     acts = mailbox.add_subparsers(title="acts", metavar="ACT")
     handler, example = "flows.cli.mailboxes:collect", "motet mailbox collect --keep-days 30"
-    collect = add(acts, shared, "collect", text, handler=handler, example=example)
+    collect = add(acts, of_act, "collect", text, handler=handler, example=example)
     collect.add_argument("--keep-days", required=True, **days)
     text = "say what is wrong with this site, and what to do"
     add(commands, shared, "doctor", text, handler="flows.cli.doctor:doctor", example="motet doctor")

@@ -1,8 +1,10 @@
 """What a person may type, in whatever order."""
 
+from pathlib import Path
+
 import pytest
 
-from flows.cli.parser import parse
+from flows.cli.parser import DEFAULT_HOME, parse
 
 CHOSEN = ["--significance", "0.05"]
 
@@ -27,3 +29,12 @@ def test_what_no_command_knows_is_refused(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse(words)
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("act", [("mailbox", "collect", "--keep-days", "3"), ("requests", "show", "first")])
+def test_what_was_said_before_an_act_holds_for_the_act(act):
+    command, *rest = act
+    told = parse([command, "--home", "elsewhere", "--json", *rest])
+    assert (told.home, told.json) == (Path("elsewhere"), True)
+    assert parse([command, *rest, "--home", "elsewhere"]).home == Path("elsewhere")
+    assert (parse([command, *rest]).home, parse([command, *rest]).json) == (DEFAULT_HOME, False)
