@@ -20,15 +20,10 @@ def hybrid(run_arguments, tmp_path_factory):
     return Finished(home=home, output=done.stdout + done.stderr, result=last_object(done))
 
 
-def test_the_consortium_learns_sums_of_both_kinds(hybrid):
-    test = hybrid.result["consortium"]["test"]
-    assert {f"test/{arm}/auprc" for arm in ("single", "federated")} <= set(test)
-    assert {
-        f"test/{arm}/{name}" for arm in ("single", "federated") for name in ("rmse", "concordance")
-    } <= set(test)
-    assert 0.3 < test["test/federated/rmse"] < 3
-    assert "test/uplift/riptop_rmse" in test
-    assert not any("adapted" in name for name in test), "a trunk of one's own is nobody else's business"
+def test_the_consortium_hears_nothing_of_an_own_trunk_nor_of_so_few_endpoints(hybrid):
+    """Fewer than ten endpoints stand behind each mean here, so none is shown."""
+    assert hybrid.result["modality"] == "hybrid"
+    assert hybrid.result["consortium"]["test"] == {}
 
 
 def test_every_partner_has_tables_and_a_report_of_both_kinds(hybrid):
