@@ -1,6 +1,7 @@
 """From a search over a report to a production model, then a warm start, by the real commands; killed in between."""
 
 import json
+import shutil
 import signal
 import subprocess
 
@@ -134,13 +135,15 @@ def test_training_goes_on_from_an_earlier_model_and_a_killed_run_of_minibatches_
     best = searched["best"]
     warm = ["run", "--data", data, *MINIBATCHES, "--hidden", best["hidden"], "--warm-start", best["trial"]]
     trunk = json.loads((home / "runs" / best["trial"] / "result.json").read_bytes())["trunk_sha256"]
-    whole = last_object(motet(*warm, "--run-id", "whole", "--json", home=home))
-    plans = [plan for plan in _plans(home, "whole") if plan["study"] == "qsar-minibatches"]
+    undisturbed = tmp_path / "motet-home"  # of one name: a run's name is part of every rounding
+    shutil.copytree(home / "runs" / best["trial"], undisturbed / "runs" / best["trial"])
+    again = [*warm, "--run-id", "warm", "--json"]
+    whole = last_object(motet(*again, home=undisturbed))
+    plans = [plan for plan in _plans(undisturbed, "warm") if plan["study"] == "qsar-minibatches"]
     assert {plan["parameters"]["warm_start"] for plan in plans} == {trunk}
-    assert list((home / "runs" / "whole").glob("partners/*/first-head.safetensors"))
-    again = [*warm, "--run-id", "killed", "--json"]
-    third = "mailbox/messages/killed/r00004-a*/masked/partner-b.json"
-    _killed_when(third, again, home=home, log=tmp_path / "log", run="killed")
+    assert list((undisturbed / "runs" / "warm").glob("partners/*/first-head.safetensors"))
+    fourth = "mailbox/messages/warm/r00004-a*/masked/partner-b.json"
+    _killed_when(fourth, again, home=home, log=tmp_path / "log", run="warm")
     resumed = last_object(motet(*again, home=home))
     assert resumed["trunk_sha256"] == whole["trunk_sha256"]
     assert resumed["consortium"] == whole["consortium"]
