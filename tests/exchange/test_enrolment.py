@@ -55,12 +55,17 @@ def test_who_enrols_a_key_must_hold_it(parties):
         Enrolment.make(statement, identity_of("partner-a"))
 
 
-@pytest.mark.parametrize(
-    "names", [PARTIES[1:], PARTIES[:-1], ("coordinator", "mailbox", "partner-a", "partner-b")]
-)
-def test_a_consortium_needs_a_coordinator_a_mailbox_and_three_partners(parties, names):
-    with pytest.raises(ProtocolError, match="one coordinator, one mailbox and at least 3 partners"):
+@pytest.mark.parametrize("names", [PARTIES[1:], ("coordinator", "mailbox", "partner-a", "partner-b")])
+def test_a_consortium_needs_a_coordinator_and_three_partners(parties, names):
+    with pytest.raises(
+        ProtocolError, match="one coordinator, at least 3 partners, and one mailbox or object"
+    ):
         SignedRoster.make(tuple(map(parties.enrolment, names)), identity_of("coordinator"))
+
+
+def test_where_messages_lie_in_object_storage_no_party_is_the_mailbox(parties):
+    names = [name for name in PARTIES if name != "mailbox"]
+    assert SignedRoster.make(tuple(map(parties.enrolment, names)), identity_of("coordinator")).mailbox is None
 
 
 def test_two_parties_with_one_certificate_are_refused(parties):
