@@ -16,8 +16,8 @@ setup: $(STAMP)  ## install motet and its tools into .venv, exactly as constrain
 demo: $(STAMP)  ## four simulated companies train one model, from raw tables to a registered model (~2 min)
 	$(BIN)/motet run
 
-test: $(STAMP)  ## all tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP)  ## all tests but the long ones, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
 
 hosts: $(STAMP)  ## five hosts with cables and firewalls of their own train on ChEMBL (root, Debian's packages; minutes)
 	$(BIN)/python -m pytest tests/hosts

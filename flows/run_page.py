@@ -17,6 +17,7 @@ from uuid import UUID
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.context import FlowRunContext
 
 from data_contracts.errors import MotetError
 from flows.run_tables import ROUND_COLUMNS, round_rows, seconds_of, sent_rows
@@ -52,7 +53,9 @@ class RunPage:
         self._watch = Watch(self.board)
 
     async def refresh(self) -> None:
-        """Read the run, and write the page if it reads otherwise than before."""
+        """Read the run, and write the page if it reads otherwise than before; without a flow run there is none."""
+        if FlowRunContext.get() is None:
+            return
         me = self.board.identity.name
         standing = await beside(self._watch.standing)
         sent = await beside(lambda: self._watch.sent(me)) if self.own else []

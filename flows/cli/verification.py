@@ -56,6 +56,7 @@ def fetch(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"there is no run '{arguments.run}' in the mailbox", advice=f"there: {', '.join(runs)}"
             )
         for name in runs if arguments.run is None else [arguments.run]:
+            site.keep_roster_of(name, site.roster_of(name))
             found = Transcript(site.board(name), DirectoryMailbox(site.run(name).mailbox)).take()
             copied[name] = dataclasses.asdict(found)
             print(

@@ -115,6 +115,7 @@ def test_an_outcome_that_is_not_the_undisturbed_one_is_seen():
     assert differences([(honest, dict(honest)), ({**honest, "trunk": "b"}, honest)]) == ["round 1: ['trunk']"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_run_that_loses_a_partner_for_good_ends_in_the_model_of_its_committed_cohorts(
     tmp_path, monkeypatch

@@ -17,7 +17,7 @@ from tests.hosts.network import HOSTS, PORT
 from tests.sites.hosts import PARTNERS, begin, enrol, own_structures
 from tests.sites.operator import assert_the_operator_reads_nothing
 
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.shared_data]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500), pytest.mark.shared_data]
 PASSWORD = "a-password-of-partner-a"  # noqa: S105 - of a site that ends with the tests
 OUTAGE_SECONDS = 8.0
 CALL = """

@@ -66,7 +66,10 @@ def test_both_ways_of_a_head_give_the_same_logits():
     rng = np.random.default_rng(3)
     head = {"weight": _leaf(rng, 4, 6), "bias": _leaf(rng, 4)}
     labels = Labels(
-        row=np.array([0, 0, 2]), endpoint=np.array([3, 1, 3]), value=np.zeros(3, dtype=np.float32)
+        row=np.array([0, 0, 2]),
+        endpoint=np.array([3, 1, 3]),
+        value=np.zeros(3, dtype=np.float32),
+        censoring=np.zeros(3, dtype=np.int8),
     )
     features = _leaf(rng, 3, 6)
     found = [compute(features, head, labels, n_molecules=3) for compute in LOGITS.values()]

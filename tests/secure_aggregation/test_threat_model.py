@@ -28,7 +28,7 @@ RINGS = [row for row in ROWS if len(row) == 5]
 def test_every_test_that_the_page_names_exists():
     sources = [
         path.read_text()
-        for stage in ("secure_aggregation", "rounds", "studies", "exchange", "sites")
+        for stage in ("secure_aggregation", "rounds", "studies", "exchange", "sites", "model_registration")
         for path in (ROOT / "tests" / stage).glob("test_*.py")
     ]
     named = set(re.findall(r"`(test_\w+)`", PAGE))
