@@ -1,6 +1,6 @@
 # What a person does here, from an empty machine: Python 3.11 with pip, and make. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test hosts lint types bench chaos docs
+.PHONY: help setup demo test long hosts lint types bench chaos docs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,9 @@ demo: $(STAMP)  ## four simulated companies train one model, from raw tables to 
 
 test: $(STAMP)  ## all tests but the long ones, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
+
+long: $(STAMP)  ## the long tests: phases and search, five hosts, a partner that never comes back (a quarter of an hour)
+	$(BIN)/python -m pytest -m long
 
 hosts: $(STAMP)  ## five hosts with cables and firewalls of their own train on ChEMBL (root, Debian's packages; minutes)
 	$(BIN)/python -m pytest tests/hosts

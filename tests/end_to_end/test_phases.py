@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.conftest import command, last_object, motet
 from tests.end_to_end.test_crash import await_file
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 SPACE = """
 choices:
