@@ -55,7 +55,7 @@ class HostileCoordinator:
         self.board.post_json(Kind.RUN_OPENED, opening | (more or {}))
 
     def sealed(self, content):
-        return self.board.seal().seal([content], slot=Slot(RUN, 0, 0, Kind.PLAN, "coordinator"))
+        return self.board.seal().seal([content], slot=Slot(self.run_id, 0, 0, Kind.PLAN, "coordinator"))
 
     def plan(self, **changed):
         plan = RoundPlan(
