@@ -29,6 +29,7 @@ from tasks.exchange.durable_files import replace_whole
 from tasks.local_training.parameters import vector_length
 from tasks.local_training.shared_model import shared_layout
 from tasks.rounds.patience import Patience, beside
+from tasks.studies.phases import MEASURED
 
 logger = logging.getLogger("motet")
 
@@ -154,11 +155,16 @@ def what_leaves(opening: RunOpening) -> tuple[str, ...]:
     """What would leave the building in a run, in the words of the steward."""
     run = opening.settings
     shared = opening.n_listed if run.catalogue_heads else 0
-    length = vector_length(shared_layout(run.hidden, n_catalogue=shared, n_layers=run.layers))
+    n_bits = run.rules.structures.fingerprint.n_bits
+    layout = shared_layout(run.hidden, n_catalogue=shared, n_layers=run.layers, n_bits=n_bits)
+    megabytes = vector_length(layout) * run.ring_bits / 8e6
+    vector = "gradient of one minibatch" if run.algorithm == "fedsgd" else "update"
     return (
         f"round 0: one masked bit for each of {opening.n_listed} listed endpoints; only their sums are opened",
-        f"each of {run.rounds} rounds: one masked update, at most {length * run.ring_bits / 8e6:.1f} MB; only the sum is opened",
-        "two evaluations: masked sums of metrics; beside all this keys, shares and signatures of the protocol",
+        f"each of {run.rounds} rounds: one masked {vector}, at most {megabytes:.1f} MB; only the sum is opened",
+        "with it, masked: the loss, and metrics of the validation fold where the phase measures it; likewise",
+        f"evaluations after them: {len(MEASURED[run.phase])}, each masked sums of metrics",
+        "beside all this: keys, shares and signatures of the protocol, and keyed digests of public reference molecules",
         "never: a structure, an identifier, an activity, a head row that is not shared, a figure of this site alone",
     )
 

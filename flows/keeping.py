@@ -18,9 +18,7 @@ from tasks.featurization.preparation_rules import StructureRules
 from tasks.local_training.parameters import read_parameters
 from tasks.model_registration.bundle import read_parts
 from tasks.model_registration.reliability import CalibrationInputs
-from tasks.studies.phases import TRAINING_FOLDS
-
-TEST_FOLDS, VALIDATION_FOLDS = (0,), (4,)
+from tasks.studies.phases import FOLD_OF, TRAINING_FOLDS
 
 
 def keep_of_partner(
@@ -87,7 +85,7 @@ def calibration_inputs(site: Site, outcome: PartOutcome, earlier: EarlierRuns) -
         )
     before = "tune" if phase == "report" else "report"
     tuned, _ = earlier.demand(rounds_from, phase="tune" if phase == "report" else "report")
-    held_out = VALIDATION_FOLDS if phase == "report" else TEST_FOLDS
+    held_out = (FOLD_OF["validation" if phase == "report" else "test"],)
     return CalibrationInputs(
         scores=calibrations(tuned, "federated"),
         prepared=site.prepared,

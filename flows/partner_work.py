@@ -21,7 +21,7 @@ from data_contracts.plan import RoundPlan
 from data_contracts.references import BlobReference
 from data_contracts.writing import read_table
 from flows.adapting import adapt
-from flows.earlier_runs import NO_RUNS, EarlierRuns, calibrations, warm_head
+from flows.earlier_runs import HEAD, NO_RUNS, EarlierRuns, calibrations, warm_head
 from flows.single_arm import ALONE, single_arm_job
 from flows.sites import Site
 from tasks.exchange.board import Board
@@ -54,7 +54,6 @@ from tasks.studies.training_parameters import TrainingParameters
 logger = logging.getLogger("motet")
 
 ONE_PROCESS = Processes(1)
-HEAD = "head.safetensors"
 PUBLISHED_SECONDS = 60.0  # a plan of a round that has passed lies there already
 OPTIMIZER = "optimizer.safetensors"
 

@@ -17,7 +17,6 @@ from tasks.studies.arms import TrainedArm, trained_arm
 from tasks.studies.training_parameters import TrainingParameters
 
 ALONE = "alone"
-VALIDATION_FOLDS = (4,)
 
 
 @dataclass(frozen=True)

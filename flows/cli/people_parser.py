@@ -4,11 +4,10 @@ Why: ``parser`` stays readable. Runs: anywhere. Source: own.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Add = Callable[..., argparse.ArgumentParser]
+from flows.cli.data_parser import Add
 
 
 def add_steward_commands(

@@ -4,15 +4,13 @@ Why: ``parser`` stays readable. Runs: anywhere. Source: own.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.cli.data_parser import add_dask
+from flows.cli.data_parser import Add, add_dask
 from flows.cli.people_parser import add_membership_commands, add_until
 from flows.cli.training_parser import add_course, add_machine, add_training
 
-Add = Callable[..., argparse.ArgumentParser]
 HANDLER = "flows.cli.sites:init"
 
 

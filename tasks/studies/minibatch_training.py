@@ -7,6 +7,7 @@ into as many minibatches, and every label of the consortium weighs the same. Run
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,24 +15,22 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from data_contracts.errors import AgreementViolation
-from data_contracts.plan import Lane, RoundPlan
+from data_contracts.plan import RoundPlan
 from tasks.aggregation.server_optimizers import adam_step, clip_for_next_round
 from tasks.evaluation.sums import to_figures
 from tasks.exchange.blob_store import BlobStore
 from tasks.local_training.jobs import MinibatchGradient, MinibatchResult, TrainingSettings
-from tasks.local_training.parameters import vector_length
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.qsar_training import (
-    COUNT_BITS,
-    SHARED_CONTRACT,
     PartnerInputs,
+    demand_lanes,
     publish_shared,
     round_metrics,
     shared_vector,
     validation_values,
 )
+from tasks.studies.qsar_training import lanes as training_lanes
 from tasks.studies.server_state import publish_state, read_state
 from tasks.studies.training_parameters import LOSS, TrainingParameters
 
@@ -93,15 +92,8 @@ class MinibatchParameters(TrainingParameters):
         return divmod(round_number - 1, self.batches_per_epoch)
 
 
-def lanes(
-    parameters: MinibatchParameters, *, clip: float, ring_bits: int, value_bits: int
-) -> tuple[Lane, ...]:
-    """The lanes of a round: the shared model's gradient, and each partner's figures."""
-    length = vector_length(parameters.layout)
-    return (
-        Lane(name=GRADIENT, length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
-        Lane(name="figures", length=len(parameters.figures), ring_bits=64, value_bits=COUNT_BITS),
-    )
+lanes = partial(training_lanes, vector=GRADIENT)
+"""The lanes of a round: the shared model's gradient, and each partner's figures."""
 
 
 def parameters_of(plan: RoundPlan) -> MinibatchParameters:
@@ -119,19 +111,7 @@ def accept(plan: RoundPlan) -> None:
     Raises:
         AgreementViolation: If parameters, lanes or model are not those of this study.
     """
-    parameters, first = parameters_of(plan), plan.lanes[0]
-    if (
-        first.clip is None
-        or first.clip > parameters.clip_ceiling
-        or plan.lanes
-        != lanes(parameters, clip=first.clip, ring_bits=first.ring_bits, value_bits=first.value_bits)
-        or plan.model_in is None
-        or plan.model_in.contract != SHARED_CONTRACT
-        or plan.model_in.bytes > 4 * first.length + 4096
-    ):
-        raise AgreementViolation(
-            f"the plan of round {plan.round} does not have the lanes and the trunk of '{NAME}'; nothing was computed"
-        )
+    demand_lanes(plan, parameters_of(plan), lanes=lanes)
 
 
 async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> None:

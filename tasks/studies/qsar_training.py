@@ -36,15 +36,17 @@ from tasks.local_training.shared_model import (
 from tasks.rounds.study import Study, parse_parameters, write_contribution
 from tasks.secure_aggregation.vector import SecureSum
 from tasks.studies.catalogue import read_catalogue
+from tasks.studies.phases import FOLD_OF
 from tasks.studies.server_state import publish_state, read_state
 from tasks.studies.training_parameters import LOSS, TrainingParameters
 
 NAME = "qsar-training"
-VALIDATION_FOLDS = (4,)
+VALIDATION_FOLDS = (FOLD_OF["validation"],)
 COUNT_BITS = 52
 SHARED_CONTRACT = "shared-model@1"
 
 RunJob = Callable[[Any], Awaitable[Any]]
+MakeLanes = Callable[..., tuple[Lane, ...]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,12 @@ class PartnerInputs:
 
 
 def lanes(
-    parameters: TrainingParameters, *, clip: float, ring_bits: int, value_bits: int
+    parameters: TrainingParameters, *, clip: float, ring_bits: int, value_bits: int, vector: str = "update"
 ) -> tuple[Lane, ...]:
-    """The lanes of a training round: the shared model's update, and each partner's figures."""
+    """The lanes of a training round: what is made of the shared model, under its name, and each partner's figures."""
     length = vector_length(parameters.layout)
     return (
-        Lane(name="update", length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
+        Lane(name=vector, length=length, ring_bits=ring_bits, value_bits=value_bits, clip=clip),
         Lane(name="figures", length=len(parameters.figures), ring_bits=64, value_bits=COUNT_BITS),
     )
 
@@ -98,21 +100,33 @@ def accept(plan: RoundPlan) -> None:
     Raises:
         AgreementViolation: If parameters, lanes or model are not those of this study.
     """
-    parameters = parameters_of(plan)
-    clip = plan.lanes[0].clip
+    demand_lanes(plan, parameters_of(plan), lanes=lanes)
+
+
+def demand_lanes(plan: RoundPlan, parameters: TrainingParameters, *, lanes: MakeLanes) -> None:
+    """Check that a plan has the lanes and the shared model of a study that trains.
+
+    Args:
+        plan: The plan.
+        parameters: Its parameters.
+        lanes: Makes the study's lanes from them.
+
+    Raises:
+        AgreementViolation: If it has not.
+    """
+    first = plan.lanes[0]
     if (
-        clip is None
-        or clip > parameters.clip_ceiling
+        first.clip is None
+        or first.clip > parameters.clip_ceiling
         or plan.lanes
-        != lanes(
-            parameters, clip=clip, ring_bits=plan.lanes[0].ring_bits, value_bits=plan.lanes[0].value_bits
-        )
+        != lanes(parameters, clip=first.clip, ring_bits=first.ring_bits, value_bits=first.value_bits)
         or plan.model_in is None
         or plan.model_in.contract != SHARED_CONTRACT
-        or plan.model_in.bytes > 4 * plan.lanes[0].length + 4096
+        or plan.model_in.bytes > 4 * first.length + 4096
     ):
         raise AgreementViolation(
-            f"the plan of round {plan.round} does not have the lanes and the trunk of '{NAME}'; nothing was computed"
+            f"the plan of round {plan.round} does not have the lanes and the trunk of '{plan.study}'; nothing was "
+            "computed"
         )
 
 

@@ -14,7 +14,15 @@ from data_contracts.envelope import Kind
 from data_contracts.errors import AgreementViolation, SettingsError, TooFewPartners
 from flows.approvals import STEWARD, Decision, SignedDecision, take
 from flows.cli import requests as commands
-from flows.consent import StewardDecision, answer_run, asked_of, await_answers, demand_approval, requests_of
+from flows.consent import (
+    StewardDecision,
+    answer_run,
+    asked_of,
+    await_answers,
+    demand_approval,
+    requests_of,
+    what_leaves,
+)
 from flows.enrolment import join_consortium
 from flows.settings import RunSettings
 from flows.site_run import gate
@@ -376,3 +384,15 @@ def test_a_site_that_is_killed_while_it_waits_finds_the_approval_that_was_given_
 def test_a_policy_of_before_needs_the_steward():
     old = {"data_sets": ["qsar-2026"], "expires": TOMORROW.isoformat()}
     assert Policy.model_validate_json(json.dumps(old)).approver("qsar-2026", "qsar-training") == "steward"
+
+
+def test_what_leaves_is_told_as_the_run_will_do_it():
+    def told(**changed):
+        settings = SETTINGS.model_copy(update=changed)
+        return " ".join(what_leaves(RunOpening(roster="a" * 64, n_listed=3, settings=settings)))
+
+    assert "masked update, at most 4." in told()
+    assert "metrics of the validation fold" in told()
+    assert "evaluations after them: 2" in told()
+    assert "evaluations after them: 1" in told(phase="report", rounds_from="tuned")
+    assert "masked gradient of one minibatch" in told(algorithm="fedsgd")
