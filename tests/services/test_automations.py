@@ -24,6 +24,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.events import emit_event
+from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.worker import EventsWorker
 from flows.automations import HEARTBEAT, RUN_STARTED, install
 from flows.reporting import run_resource
@@ -44,6 +45,10 @@ with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, State(type=StateType.RUNNING), force=True)
         emit_event(HEARTBEAT, resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": name})
     EventsWorker.drain_all(timeout=60)  # as a run does before it waits
+    # Sent is not yet read: a busy server would see the suspension before the heartbeat, and wait for the next one.
+    said = EventFilter(event=EventNameFilter(name=[HEARTBEAT]))
+    while len(client.request("POST", "/events/filter", json={"filter": said.model_dump(mode="json")}).json()["events"]) < 2:
+        time.sleep(0.2)
     client.set_flow_run_state(runs["waiting"], State(type=StateType.PAUSED, name="Suspended"), force=True)
     emit_event(RUN_STARTED, resource=run_resource("still"))
 EventsWorker.drain_all(timeout=60)
@@ -119,7 +124,10 @@ def test_a_run_without_a_heartbeat_is_crashed_and_one_that_waits_for_a_person_ne
     )
     assert "no heartbeat" in state["message"]
     # Both said that they live at the same time, so the other's time has passed as well.
-    assert len(wait_for(lambda: triggered(api, DEAD))) == 1
+    fired = wait_for(lambda: triggered(api, DEAD))
+    assert {event["payload"]["triggering_labels"]["prefect.resource.id"] for event in fired} == {
+        f"prefect.flow-run.{runs['dead']}"
+    }
     assert ask(f"{api}/flow_runs/{runs['waiting']}")["state"]["name"] == "Suspended"
 
 
