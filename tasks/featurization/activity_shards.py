@@ -162,7 +162,9 @@ class ActivityShards:
         """Start empty."""
         self._files = ShardFiles(directory, "activities", dtype=RECORD)
         self._order = directory / "structures.part"  # of all rows, as they came: says which are lost
-        self._structures: BinaryIO = self._order.open("wb", buffering=BUFFER_BYTES)
+        self._structures: BinaryIO | None = (
+            None  # opened by the first rows: a refused table leaves nothing open
+        )
 
     def add(self, rows: CodedRows, *, good: BoolVector) -> None:
         """Spread the good ones among some rows."""
@@ -174,12 +176,15 @@ class ActivityShards:
         if not good.all():
             structure[~good] = NOT_USED
             records, shard = records[good], shard[good]
+        if self._structures is None:
+            self._structures = self._order.open("wb", buffering=BUFFER_BYTES)
         self._structures.write(structure.data)
         self._files.append(spread(shard, records))
 
     def close(self) -> None:
         """Finish writing."""
-        self._structures.close()
+        if self._structures is not None:
+            self._structures.close()
         self._files.close()
 
     def __iter__(self) -> Iterator[npt.NDArray[np.void]]:
@@ -195,6 +200,8 @@ class ActivityShards:
         self.close()
         lost = np.append(parent < 0, False)  # the last is for rows that are not used
         found, n_before = [np.empty(0, dtype=np.int64)], 0
+        if self._structures is None:
+            return found[0]
         with self._order.open("rb") as file:
             while lost.any() and len(structure := np.fromfile(file, dtype=STRUCTURE, count=READ_ROWS)):
                 found.append(np.flatnonzero(lost.take(structure, mode="clip")) + n_before)
