@@ -162,9 +162,7 @@ class ActivityShards:
         """Start empty."""
         self._files = ShardFiles(directory, "activities", dtype=RECORD)
         self._order = directory / "structures.part"  # of all rows, as they came: says which are lost
-        self._structures: BinaryIO | None = (
-            None  # opened by the first rows: a refused table leaves nothing open
-        )
+        self._structures: BinaryIO | None = None  # until the first rows: a refused table leaves nothing open
 
     def add(self, rows: CodedRows, *, good: BoolVector) -> None:
         """Spread the good ones among some rows."""

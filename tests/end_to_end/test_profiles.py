@@ -74,11 +74,14 @@ def test_a_loaded_model_predicts_what_the_partner_scored_in_training(profiled, p
     compared = scored_in_training(profiled, rules_of(profile))[: 4 * N_COMPARED]
     assert len({smiles for smiles, _, _ in compared}) > 10
     with warnings.catch_warnings():
+        # MLflow about its own type hints and tables: once a process, whichever test comes first.
         warnings.simplefilter("ignore", UserWarning)
-        import mlflow
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import mlflow.pyfunc
         import pandas as pd
-    mlflow.set_tracking_uri(f"sqlite:///{profiled.home}/mlflow/mlflow.db")
-    model = mlflow.pyfunc.load_model(f"models:/{PARTNER}-qsar/1")
+
+        mlflow.set_tracking_uri(f"sqlite:///{profiled.home}/mlflow/mlflow.db")
+        model = mlflow.pyfunc.load_model(f"models:/{PARTNER}-qsar/1")
     asked = sorted({smiles for smiles, _, _ in compared})
     table = model.predict(pd.DataFrame({"smiles": asked}))
     predicted = dict(
