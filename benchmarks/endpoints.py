@@ -101,6 +101,7 @@ def measure(rows: int, *, profile: str, threads: int) -> dict[str, Any]:
             table=table,
             shards=shards,
             quarantine=scratch / "quarantine.arrow",
+            threads=threads,
         )
         tables = build_endpoints(
             shards,
@@ -112,7 +113,7 @@ def measure(rows: int, *, profile: str, threads: int) -> dict[str, Any]:
             threads=threads,
         )
         labels = write_table(scratch / "labels.arrow", LABELS, tables.label_batches())
-        values = tables.regression.value_batches(tables.structure_index)
+        values = tables.regression.value_batches(tables.structure_index, threads=threads)
         write_table(scratch / "values.arrow", REGRESSION_VALUES, values)
     return {
         "rows": rows,

@@ -198,7 +198,9 @@ def _(rule: rules.NoControlCharacters, batch: Any) -> Mask:
     array = batch.column(rule.column)
     offsets, data = text_bytes(array)
     used = data[offsets[0] : offsets[-1]]
-    if len(used) == 0 or (used.min() >= FIRST_PRINTABLE and not (used == DELETE).any()):
+    if len(used) == 0 or (
+        used.min() >= FIRST_PRINTABLE and (used.max() < DELETE or not (used == DELETE).any())
+    ):
         return None
     return _if_any(bools(pc.match_substring_regex(array, CONTROL_CHARACTERS)), array=array)
 

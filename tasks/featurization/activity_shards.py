@@ -155,6 +155,19 @@ class ShardFiles:
         self._files = [None] * SHARDS
 
 
+@dataclass(frozen=True)
+class SpreadRows:
+    """Activities on their way into files.
+
+    Attributes:
+        structure: Row of the structure table, for all rows; ``NOT_USED`` for one that is not good.
+        good: The good rows.
+    """
+
+    structure: npt.NDArray[np.uint32]
+    good: Spread
+
+
 class ActivityShards:
     """Activities spread by assay: all of one assay lie in one file."""
 
@@ -164,8 +177,8 @@ class ActivityShards:
         self._order = directory / "structures.part"  # of all rows, as they came: says which are lost
         self._structures: BinaryIO | None = None  # until the first rows: a refused table leaves nothing open
 
-    def add(self, rows: CodedRows, *, good: BoolVector) -> None:
-        """Spread the good ones among some rows."""
+    def spread(self, rows: CodedRows, *, good: BoolVector) -> SpreadRows:
+        """Order the good ones among some rows for ``add``; several threads may do so."""
         structure = rows.structure.astype(STRUCTURE)
         records = np.empty(len(rows.assay), dtype=RECORD)
         records["key"] = packed(rows.assay, rows.structure, rows.relation + np.int8(1))
@@ -174,10 +187,14 @@ class ActivityShards:
         if not good.all():
             structure[~good] = NOT_USED
             records, shard = records[good], shard[good]
+        return SpreadRows(structure, spread(shard, records))
+
+    def add(self, some: SpreadRows) -> None:
+        """Keep some rows; they are counted in the order of the calls."""
         if self._structures is None:
             self._structures = self._order.open("wb", buffering=BUFFER_BYTES)
-        self._structures.write(structure.data)
-        self._files.append(spread(shard, records))
+        self._structures.write(some.structure.data)
+        self._files.append(some.good)
 
     def close(self) -> None:
         """Finish writing."""

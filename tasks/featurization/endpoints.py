@@ -35,7 +35,7 @@ from tasks.featurization.regression import RegressionCollector, TrainedAssays
 
 LABELS_A_BATCH = 1 << 20
 ROWS_AT_ONCE = 1 << 16  # so that the arrays of a block stay in the processor's cache
-Triple = tuple[IntVector, IntVector, npt.NDArray[np.int8]]
+Triple = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int8]]
 
 
 @dataclass
@@ -95,14 +95,13 @@ class EndpointTables:
         structure_index = self.structure_index
 
         def work(key: Keys) -> Triple:
-            return renamed_labels(key, structure_index=structure_index, endpoint_index=self._index_of)
+            structure, endpoint, label = renamed_labels(
+                key, structure_index=structure_index, endpoint_index=self._index_of
+            )
+            return structure.astype(np.int32), endpoint.astype(np.int32), label
 
         for structure, endpoint, label in _joined(in_order(self._labels, work, threads=self._threads)):
-            columns = [
-                pa.array(structure.astype(np.int32)),
-                pa.array(endpoint.astype(np.int32)),
-                pa.array(label),
-            ]
+            columns = [pa.array(structure), pa.array(endpoint), pa.array(label)]
             yield pa.RecordBatch.from_arrays(columns, schema=LABELS.schema)
 
 

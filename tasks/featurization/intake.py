@@ -20,8 +20,9 @@ from data_contracts.columns import numbers
 from data_contracts.encoded import is_encoded
 from data_contracts.report import ValidationReport
 from data_contracts.validation import validate_batches
-from tasks.featurization.activity_shards import ActivityShards, CodedRows, Codes
+from tasks.featurization.activity_shards import ActivityShards, CodedRows, Codes, SpreadRows
 from tasks.featurization.assay_table import AssayTable
+from tasks.featurization.blocks import in_order
 from tasks.featurization.key_positions import KeyPositions
 from tasks.featurization.measurements import P_OF_ONE, RELATIONS, BoolVector, IntVector, on_p_scale
 from tasks.featurization.setting_aside import Late, set_rows_aside
@@ -71,6 +72,16 @@ class Intake:
         return set_rows_aside(self._report, everything, quarantine=self._quarantine)
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A batch by numbers."""
+
+    dates: Any
+    compound: IntVector
+    bad: tuple[BoolVector, BoolVector]
+    spread: SpreadRows
+
+
 def take_in(
     batches: Iterable[Any],
     *,
@@ -79,6 +90,7 @@ def take_in(
     shards: ActivityShards,
     quarantine: Path,
     source: str | None = None,
+    threads: int = 1,
 ) -> Intake:
     """Validate activities, code them, and hand them to the shards.
 
@@ -89,6 +101,7 @@ def take_in(
         shards: Take the accepted rows; structures are rows of the structure table.
         quarantine: File for the other rows.
         source: Name for messages.
+        threads: Batches coded at once, while the next ones are validated.
 
     Raises:
         ContractViolation: If the table is refused.
@@ -100,12 +113,19 @@ def take_in(
     )
     late = Late(LATE_RULES)
     first_day = np.full(len(names.compounds), UNDATED, dtype=np.int32)
+
+    def work(batch: Any) -> _Taken:
+        rows = _coded(batch, compounds=compounds, assays=assays)
+        bad = _bad(rows, table)
+        return _Taken(
+            batch.column("measured_on"), rows.structure, bad, shards.spread(rows, good=~(bad[0] | bad[1]))
+        )
+
     with contextlib.closing(shards):
-        for batch in validation:
-            rows = _coded(batch, compounds=compounds, assays=assays)
-            good = late.note(_bad(rows, table), n_rows=batch.num_rows)
-            shards.add(rows, good=good)
-            _note_days(first_day, batch.column("measured_on"), rows.structure)
+        for taken in in_order(validation, work, threads=threads):
+            late.note(taken.bad, n_rows=len(taken.compound))
+            shards.add(taken.spread)
+            _note_days(first_day, taken.dates, taken.compound)
     return Intake(first_day, validation.report, late, quarantine)
 
 

@@ -43,21 +43,23 @@ class KeyPositions:
             waiting, slot = waiting[left], (slot[left] + 1) & (size - 1)
         taken = self._position != UNKNOWN
         self._hash[taken] = hashes[self._position[taken]]
-        self._dictionary: Any = None
-        self._of_dictionary = np.empty(0, dtype=np.int64)
+        self._of_dictionary: tuple[Any, npt.NDArray[np.int64]] | None = None
 
     def of(self, column: Any) -> npt.NDArray[np.int64]:
         """Return the position of each name, ``UNKNOWN`` where it is not in the list, shape ``(n,)``.
+
+        Several threads may ask.
 
         Args:
             column: ``pa.Array`` of strings without nulls, plain or dictionary-encoded.
         """
         if not is_encoded(column):
             return self._of_plain(column)
-        if self._dictionary is None or address_of(column.dictionary) != address_of(self._dictionary):
-            self._dictionary = column.dictionary  # held on to, so that its address stays its own
-            self._of_dictionary = self._of_plain(column.dictionary)
-        found: npt.NDArray[np.int64] = self._of_dictionary.take(numbers(column.indices))
+        known = self._of_dictionary
+        if known is None or address_of(column.dictionary) != address_of(known[0]):
+            # The dictionary is held on to, so that its address stays its own.
+            known = self._of_dictionary = (column.dictionary, self._of_plain(column.dictionary))
+        found: npt.NDArray[np.int64] = known[1].take(numbers(column.indices))
         return found
 
     def _of_plain(self, column: Any) -> npt.NDArray[np.int64]:

@@ -155,6 +155,7 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
         table=table,
         shards=shards,
         quarantine=quarantine / f"{ACTIVITIES.name}.arrow",
+        threads=work.workers,
     )
     parents = find_parents(
         structures.table.column("smiles"),
@@ -181,7 +182,7 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     _require_endpoints(work, tables)
     reports = [used, assays.report, activities.without_structure(tables.lost_rows)]
     kept = np.flatnonzero(tables.used)
-    references = _write(work.scratch, parents, tables, kept=kept, fold=fold)
+    references = _write(work, parents, tables, kept=kept, fold=fold)
     sorting.rmdir()
     report = data_report(reports, tables, n_parents=len(parents.key), n_prepared=len(kept), rules=work.rules)
     _report(work, report, tables)
@@ -214,7 +215,7 @@ def _require_endpoints(work: _Work, tables: EndpointTables) -> None:
 
 
 def _write(
-    scratch: Path,
+    work: _Work,
     parents: Parents,
     tables: EndpointTables,
     *,
@@ -226,10 +227,10 @@ def _write(
         (ENDPOINTS, tables.endpoints),
         (LABELS, tables.label_batches()),
         (REGRESSION_ENDPOINTS, tables.regression.endpoints()),
-        (REGRESSION_VALUES, tables.regression.value_batches(tables.structure_index)),
+        (REGRESSION_VALUES, tables.regression.value_batches(tables.structure_index, threads=work.workers)),
     )
     names = ("fingerprints", "endpoints", "labels", "regression_endpoints", "regression_values")
     return {
-        name: write_table(scratch / f"{name}.arrow", contract, rows)
+        name: write_table(work.scratch / f"{name}.arrow", contract, rows)
         for name, (contract, rows) in zip(names, contents, strict=True)
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.catalogue import ASSAY_TYPES, REGRESSION_ENDPOINTS, REGRESSION_VALUES
@@ -26,7 +27,7 @@ from tasks.featurization.activity_shards import (
     width_of_shards,
 )
 from tasks.featurization.assay_table import AssayTable
-from tasks.featurization.blocks import N_FOLDS, Block
+from tasks.featurization.blocks import N_FOLDS, Block, in_order
 from tasks.featurization.measurements import BoolVector, FloatVector, IntVector, Measured
 from tasks.featurization.preparation_rules import PreparationRules
 from tasks.featurization.quorums import censored_weights, deviation_by_fold, meets_regression
@@ -154,23 +155,26 @@ class RegressionCollector:
             }
         ).cast(REGRESSION_ENDPOINTS.schema)
 
-    def value_batches(self, structure_index: IntVector) -> Iterator[Any]:
+    def value_batches(self, structure_index: IntVector, *, threads: int = 1) -> Iterator[Any]:
         """Yield record batches of the contract ``regression_values``, sorted; can be done once.
 
         Args:
             structure_index: New number of each structure, ascending where it is used.
+            threads: Files worked on at once.
         """
         _, index_of = self._sorted()
-        for records in self._files:
-            if len(records):
-                key, value = records["key"], records["value"]
-                renamed = packed(structure_index.take(high_of(key)), index_of.take(low_of(key)), code_of(key))
-                order = np.argsort(renamed)
-                renamed = renamed.take(order)
-                columns = [
-                    pa.array(high_of(renamed).astype(np.int32)),
-                    pa.array(low_of(renamed).astype(np.int32)),
-                    pa.array(value.take(order)),
-                    pa.array(code_of(renamed) - np.int8(1)),
-                ]
-                yield pa.RecordBatch.from_arrays(columns, schema=REGRESSION_VALUES.schema)
+
+        def work(records: npt.NDArray[np.void]) -> Any:
+            key = records["key"]
+            renamed = packed(structure_index.take(high_of(key)), index_of.take(low_of(key)), code_of(key))
+            order = np.argsort(renamed)
+            renamed = renamed.take(order)
+            columns = [
+                pa.array(high_of(renamed).astype(np.int32)),
+                pa.array(low_of(renamed).astype(np.int32)),
+                pa.array(records["value"].take(order)),
+                pa.array(code_of(renamed) - np.int8(1)),
+            ]
+            return pa.RecordBatch.from_arrays(columns, schema=REGRESSION_VALUES.schema)
+
+        return (batch for batch in in_order(self._files, work, threads=threads) if batch.num_rows)

@@ -45,15 +45,13 @@ def built_from(
         scratch = Path(home)
         shards = ActivityShards(scratch)
         for part in (rows[:7], rows[7:]):
-            shards.add(
-                CodedRows(
-                    np.array([names[row[1]] for row in part], dtype=np.int64),
-                    np.array([row[0] for row in part], dtype=np.int64),
-                    np.array([row[2] for row in part], dtype=np.float64),
-                    np.array(["<=>".index(row[3]) - 1 for row in part], dtype=np.int8),
-                ),
-                good=np.ones(len(part), dtype=np.bool_),
+            coded = CodedRows(
+                np.array([names[row[1]] for row in part], dtype=np.int64),
+                np.array([row[0] for row in part], dtype=np.int64),
+                np.array([row[2] for row in part], dtype=np.float64),
+                np.array(["<=>".index(row[3]) - 1 for row in part], dtype=np.int8),
             )
+            shards.add(shards.spread(coded, good=np.ones(len(part), dtype=np.bool_)))
         tables = build_endpoints(
             shards,
             table,

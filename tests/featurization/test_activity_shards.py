@@ -28,7 +28,8 @@ def spread_over_files(directory, batches):
     for batch in batches:
         assay, structure, good = (np.array(column) for column in zip(*batch, strict=True))
         value = np.array([next(values) for _ in batch], dtype=np.float64)
-        shards.add(CodedRows(assay, structure, value, (structure % 3 - 1).astype(np.int8)), good=good)
+        rows = CodedRows(assay, structure, value, (structure % 3 - 1).astype(np.int8))
+        shards.add(shards.spread(rows, good=good))
     shards.close()
     return shards
 
