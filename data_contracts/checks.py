@@ -176,6 +176,8 @@ def _(rule: rules.Finite, batch: Any) -> Mask:
 @failing.register
 def _(rule: rules.Matches, batch: Any) -> Mask:
     array = batch.column(rule.column)
+    if array.null_count == len(array):  # an optional column that is not there
+        return None
     matched = pc.match_substring_regex(array, rf"\A(?:{rule.pattern})\z")
     return _if_any(~bools(matched), array=array)
 
