@@ -8,6 +8,7 @@ both sides wait for each other inside; the ratio counts, not the figure. Source:
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import statistics
@@ -30,9 +31,15 @@ def ours(asked: dict[str, Any]) -> dict[str, Any]:
     """A job of trivial rounds through the real tasks, messages and masks, Prefect started from cold."""
     from flows.services import prefect_server
 
-    with tempfile.TemporaryDirectory() as place, prefect_server(Path(place) / "home") as server:
-        os.environ.update(server.environment)
+    def load(environment: dict[str, str]) -> None:  # while the server starts, as `motet run` does
+        os.environ.update(environment)
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+        importlib.import_module("tasks.rounds.steps")
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        prefect_server(Path(place) / "home", meanwhile=load),
+    ):
         return asyncio.run(_job(Path(place), asked))
 
 
@@ -40,7 +47,7 @@ async def _job(place: Path, asked: dict[str, Any]) -> dict[str, Any]:
     from prefect import flow
 
     from tasks.rounds.coordinator import publish_plan
-    from tasks.rounds.steps import open_sum
+    from tasks.rounds.steps import open_sum, unwalked
 
     consortium = _consortium(place, asked)
     board, study = consortium.boards["coordinator"], consortium.study
@@ -51,7 +58,9 @@ async def _job(place: Path, asked: dict[str, Any]) -> dict[str, Any]:
         for number in range(asked["rounds"]):
             plan = publish_plan(board, consortium.draft(number))
             async with asyncio.TaskGroup() as everybody:
-                leading = everybody.create_task(open_sum(plan, board=board, study=study, inputs=None))
+                leading = everybody.create_task(
+                    open_sum(plan, board=unwalked(board), study=unwalked(study), inputs=None)
+                )
                 for name in consortium.names:
                     everybody.create_task(consortium.partner(name, plan))
             assert abs(leading.result()["mean"] - 0.001) < 1e-6
@@ -94,7 +103,7 @@ class _Consortium:
         from tasks.rounds.attempts import AttemptVault
         from tasks.rounds.partner import Contributor
         from tasks.rounds.patience import Patience
-        from tasks.rounds.steps import secure_aggregation
+        from tasks.rounds.steps import secure_aggregation, unwalked
 
         directory = self.place / name / f"r{plan.round}"
         await self.study.compute(plan, None, directory)
@@ -105,7 +114,7 @@ class _Consortium:
             patience=Patience(600.0),
             workers=1,
         )
-        await secure_aggregation(name, plan, directory, contributor=contributor)
+        await secure_aggregation(name, plan, directory, contributor=unwalked(contributor))
 
 
 def _consortium(place: Path, asked: dict[str, Any]) -> _Consortium:

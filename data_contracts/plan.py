@@ -4,9 +4,11 @@ Why: a plan selects among locally installed algorithms by name and bounded numbe
 import path, a shell line or an address. Its digest keys every mask of the round. Runs: anywhere. Source: own.
 """
 
+from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import override
 
 from data_contracts.canonical_json import digest_of
 from data_contracts.references import BlobReference
@@ -91,7 +93,14 @@ class RoundPlan(BaseModel):
                 )
         return self
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the plan's canonical JSON, hexadecimal; part of every signature and every mask key."""
         return digest_of(self.model_dump(mode="json"))
+
+    @override
+    def __copy__(self) -> Self:
+        """Copy without the digest: ``model_copy`` changes fields afterwards."""
+        copied = super().__copy__()
+        copied.__dict__.pop("digest", None)
+        return copied

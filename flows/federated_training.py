@@ -20,7 +20,7 @@ from tasks.local_training.parameters import flatten, unflatten
 from tasks.local_training.shared_model import PREFIX as CATALOGUE_PREFIX
 from tasks.local_training.shared_model import initial_shared
 from tasks.rounds.coordinator import publish_plan
-from tasks.rounds.steps import open_sum
+from tasks.rounds.steps import open_sum, unwalked
 from tasks.rounds.study import Study
 from tasks.studies import catalogue as catalogue_study
 from tasks.studies import evaluation as evaluation_study
@@ -296,7 +296,10 @@ async def _round(
     )
     plan = publish_plan(coordinator.board, draft)
     outcome: dict[str, Any] = await open_sum(
-        plan, board=coordinator.board, study=study, inputs=coordinator.board.mailbox.blobs
+        plan,
+        board=unwalked(coordinator.board),
+        study=unwalked(study),
+        inputs=unwalked(coordinator.board.mailbox.blobs),
     )
     await coordinator.report(plan, outcome)
     return outcome

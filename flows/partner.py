@@ -32,7 +32,7 @@ from tasks.evaluation.score_tables import CALIBRATION
 from tasks.featurization.steps import featurization
 from tasks.rounds.partner import Contributor, next_plan
 from tasks.rounds.patience import Patience
-from tasks.rounds.steps import secure_aggregation
+from tasks.rounds.steps import secure_aggregation, unwalked
 from tasks.studies.catalogue import CATALOGUE
 from tasks.studies.evaluation import ADAPTED, EVALUATION, Arm
 from tasks.studies.phases import MEASURED
@@ -144,7 +144,7 @@ async def _aggregate(
     """Take part in a round's secure sum; among thousands of minibatches only those that are scored are Prefect tasks."""
     if is_shown(plan):
         outcome: dict[str, Any] = await secure_aggregation(
-            partner.site.name, plan, directory, contributor=contributor
+            partner.site.name, plan, directory, contributor=unwalked(contributor)
         )
         return outcome
     return await contributor.contribute(plan, directory)

@@ -18,6 +18,7 @@ from pathlib import Path
 from data_contracts.errors import SettingsError, WorkFailed
 from flows import processes
 from flows.mlflow_login import login_options
+from flows.prefect_database import lay_out
 from flows.prefect_environment import client_environment, server_environment
 from flows.processes import Process
 from flows.site_settings import role_at
@@ -218,6 +219,7 @@ def _start_prefect(
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
     ]
     environment = server_environment(home, port=port, for_one_run=not detached)
+    lay_out(Path(environment["PREFECT_HOME"]))
     return _start(
         home,
         "prefect",

@@ -18,7 +18,6 @@ from tasks.evaluation.whole_report import report_of
 @task(
     name="evaluation",
     task_run_name="{partner}/report/evaluation",
-    tags=["partner", "stage:evaluation"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )

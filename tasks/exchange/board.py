@@ -54,6 +54,7 @@ class Board:
             for one machine, and for what is said before there is a key.
         plans: Plans read so far by round and attempt; a message never changes, and a long run asks for all of them
             in every round.
+        vectors: Masked vectors that were counted, by the digest of their plan; likewise.
     """
 
     mailbox: Mailbox
@@ -63,6 +64,7 @@ class Board:
     quarantine: Quarantine | None = None
     seal: Callable[[], RunSeal] | None = None
     plans: dict[tuple[int, int], RoundPlan] = field(default_factory=dict, compare=False, repr=False)
+    vectors: dict[str, list[BlobReference]] = field(default_factory=dict, compare=False, repr=False)
 
     def post(
         self, kind: Kind, chunks: Sequence[Buffer], *, contract: str, plan: RoundPlan | None = None

@@ -23,7 +23,6 @@ TELL_TIMES = 4
 @task(
     name="featurization",
     task_run_name="{partner}/featurization",
-    tags=["partner", "stage:featurization"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -54,7 +53,6 @@ async def featurization(
 @task(
     name="featurization-block",
     task_run_name="featurization/{block}",
-    tags=["partner", "stage:featurization"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )

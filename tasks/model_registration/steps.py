@@ -25,7 +25,6 @@ from tasks.tracking.runs import TrackedRun
 @task(
     name="model-registration",
     task_run_name="{who}/model-registration",
-    tags=["stage:model-registration"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )

@@ -35,7 +35,7 @@ class Patience:
     """
 
     deadline_seconds: float
-    first_look_seconds: float = 0.005
+    first_look_seconds: float = 0.004
     last_look_seconds: float = 0.2
 
     async def until(self, look: Callable[[], Found | None]) -> Found | None:
@@ -51,5 +51,5 @@ class Patience:
             if loop.time() >= deadline:
                 return None
             await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
-            pause = min(pause * 2, self.last_look_seconds)
+            pause = min(pause * 1.4, self.last_look_seconds)
         return found

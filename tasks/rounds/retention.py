@@ -50,11 +50,14 @@ def _plans(board: Board, round_number: int) -> Iterator[RoundPlan]:
 
 def _vectors(board: Board, plan: RoundPlan) -> list[BlobReference]:
     """References of the vectors that an attempt counted: what was never checked may name any blob at all."""
-    closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=plan)
-    if closed is None:
-        return []
-    senders = named_senders(closed, allowed=plan.cohort, threshold=plan.threshold)
-    return [found for sender in senders if (found := vector_reference(board, plan, sender)) is not None]
+    if plan.digest not in board.vectors:
+        closed = board.read(Kind.SURVIVORS, board.roster.coordinator, plan=plan)
+        if closed is None:
+            return []
+        senders = named_senders(closed, allowed=plan.cohort, threshold=plan.threshold)
+        found = [vector_reference(board, plan, sender) for sender in senders]
+        board.vectors[plan.digest] = [vector for vector in found if vector is not None]
+    return board.vectors[plan.digest]
 
 
 def vector_reference(board: Board, plan: RoundPlan, sender: str) -> BlobReference | None:

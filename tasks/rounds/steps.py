@@ -5,10 +5,11 @@ mailbox, so Prefect keeps no result. Runs: on every site. Source: own.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.utilities.annotations import quote
 
 from data_contracts.plan import RoundPlan
 from tasks.exchange.board import Board
@@ -16,11 +17,17 @@ from tasks.rounds.coordinator import conduct
 from tasks.rounds.partner import Contributor
 from tasks.rounds.study import Study
 
+Value = TypeVar("Value")
+
+
+def unwalked(value: Value) -> Value:
+    """Hand a value to a task without Prefect's walk through all that it holds, in search of futures."""
+    return cast("Value", quote(value))
+
 
 @task(
     name="secure-aggregation",
     task_run_name="r{plan.round:03d}/{partner}/secure-aggregation",
-    tags=["partner", "stage:secure-aggregation"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -35,7 +42,6 @@ async def secure_aggregation(
 @task(
     name="secure-aggregation",
     task_run_name="r{plan.round:03d}/coordinator/secure-aggregation",
-    tags=["coordinator", "stage:secure-aggregation"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )

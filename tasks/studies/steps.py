@@ -26,7 +26,6 @@ from tasks.studies.qsar_training import RunJob
 @task(
     name="catalogue",
     task_run_name="r{plan.round:03d}/{partner}/catalogue",
-    tags=["partner", "stage:catalogue"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -38,7 +37,6 @@ async def catalogue(partner: str, plan: RoundPlan, *, inputs: CatalogueInputs, d
 @task(
     name="local-training",
     task_run_name="r{plan.round:03d}/{partner}/local-training",
-    tags=["partner", "stage:local-training"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -57,7 +55,6 @@ async def local_training(
 @task(
     name="evaluation",
     task_run_name="r{plan.round:03d}/{partner}/evaluation",
-    tags=["partner", "stage:evaluation"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -69,7 +66,6 @@ async def evaluation(partner: str, plan: RoundPlan, *, inputs: EvaluationInputs,
 @task(
     name="local-training",
     task_run_name="{who}/{kind}/local-training",
-    tags=["stage:local-training"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
