@@ -135,7 +135,10 @@ def prepare_dataset(
 
 
 def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
-    """Fill the scratch directory, all but its manifest."""
+    """Fill the scratch directory, all but its manifest.
+
+    Activities are looked at before structures are featurized: a file that is refused costs minutes, not hours.
+    """
     quarantine = work.scratch / QUARANTINE_DIRECTORY
     sorting = work.scratch / SORTING_DIRECTORY
     sorting.mkdir()
@@ -147,7 +150,6 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
         compounds=structures.table.column("compound_id"),
         assays=assays.table.column("assay_id").combine_chunks(),
     )
-    # Activities are looked at before structures are featurized: a file that is refused costs minutes, not hours.
     shards = ActivityShards(sorting)
     activities = take_in(
         open_batches(work.files.activities, ACTIVITIES),
@@ -166,8 +168,8 @@ def _prepare(work: _Work) -> tuple[dict[str, BlobReference], dict[str, Any]]:
     )
     used = set_aside(structures, parents.reason_of_row, column="smiles", known_reasons=UNUSABLE)
     require_mostly_usable(used)
-    del structures, names  # their texts lie in the spool, which goes now
-    spool.unlink()
+    del structures, names
+    spool.unlink()  # their texts lay there
     fold = split_by_time(parents.fold, parents.of_row, activities.first_day, rule=work.rules.structures.folds)
     tables = build_endpoints(
         shards,

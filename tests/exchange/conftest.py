@@ -96,7 +96,7 @@ class Store:
 
     def place(self, slot):
         """Where the operator reads and overwrites a message."""
-        return self.below._path(slot)
+        return Path(self.below._path(slot))
 
     def spoil(self, reference, data):
         """Overwrite a blob, as only the operator can."""

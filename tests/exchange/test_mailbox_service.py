@@ -42,7 +42,7 @@ def envelope_of(service, name="partner-a", **changed):
     """A signed envelope, made where the mailbox does not see it."""
     board = service.operator(name, **changed)
     board.post_json(Kind.ADVERT, {}, plan=PLAN)
-    path = service.below._path(ADVERT._replace(sender=name))
+    path = service.place(ADVERT._replace(sender=name))
     data = path.read_bytes()
     path.unlink()
     return data
