@@ -5,6 +5,7 @@ Source: RFC 8785 (JCS) through the ``rfc8785`` package; integers beyond 2^53 are
 hold ASCII text and whole numbers alone: those Python's own encoder writes in the same form, twenty times as fast.
 """
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -29,10 +30,11 @@ def canonical_bytes(value: Any) -> bytes:
     Raises:
         ValueError: If the value holds a NaN, an infinity, or an integer beyond 2^53.
     """
-    if _is_simple(value):
-        text = _sorted_encoder.encode(value)
-        if text.isascii():  # else keys sort by UTF-16 units, and a lone surrogate must be refused
-            return text.encode("ascii")
+    with contextlib.suppress(RecursionError):  # the reference takes what is nested deeper
+        if _is_simple(value):
+            text = _sorted_encoder.encode(value)
+            if text.isascii():  # else keys sort by UTF-16 units, and a lone surrogate must be refused
+                return text.encode("ascii")
     return rfc8785.dumps(value)
 
 

@@ -5,7 +5,7 @@ import path, a shell line or an address. Its digest keys every mask of the round
 """
 
 from functools import cached_property
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
@@ -102,5 +102,12 @@ class RoundPlan(BaseModel):
     def __copy__(self) -> Self:
         """Copy without the digest: ``model_copy`` changes fields afterwards."""
         copied = super().__copy__()
+        copied.__dict__.pop("digest", None)
+        return copied
+
+    @override
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy without the digest, likewise."""
+        copied = super().__deepcopy__(memo)
         copied.__dict__.pop("digest", None)
         return copied

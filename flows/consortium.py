@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from prefect import flow, tags
+from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.cluster import executor_of
@@ -59,7 +59,7 @@ async def consortium(
         The consortium's result, as in ``result.json``.
     """
     run = open_or_create_run(home, settings=settings or RunSettings(), run_id=run_id)
-    with run.held(), tags(f"run:{run.run_id}"):
+    with run.held():
         return await perform(run, machine=machine or Machine(), dask=dask)
 
 

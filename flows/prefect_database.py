@@ -10,22 +10,26 @@ has made; a test compares the two.
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tasks.exchange.durable_files import SCRAP_PREFIX
+
 TABLES = Path(__file__).with_suffix(".sql")
 DATABASE = "prefect.db"
-CONNECTION_URL = "PREFECT_API_DATABASE_CONNECTION_URL"
+SETTINGS_OF_A_DATABASE = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
 
 
 def lay_out(prefect_home: Path) -> bool:
     """Make the database of a server that has never run.
 
-    Nothing is done where there is one, where the server keeps its data elsewhere, or where the installed Prefect is
-    another one: its server then migrates as ever. A crash leaves no half-made database.
+    Nothing is done where there is one or what is left of one (a write-ahead log would be replayed into the new file),
+    where the server keeps its data elsewhere, where the installed Prefect is another one, or where SQLite cannot write:
+    the server then migrates as ever, or says what is wrong. A crash leaves no half-made database.
 
     Args:
         prefect_home: The server's ``PREFECT_HOME``; created where it is not there.
@@ -33,24 +37,30 @@ def lay_out(prefect_home: Path) -> bool:
     Returns:
         Whether a database was made.
     """
-    place, tables = prefect_home / DATABASE, TABLES.read_text(encoding="utf-8")
-    if CONNECTION_URL in os.environ or place.exists() or not tables.startswith(_header()):
+    tables = TABLES.read_text(encoding="utf-8")
+    is_elsewhere = any(name.startswith(SETTINGS_OF_A_DATABASE) for name in os.environ)
+    if is_elsewhere or any(prefect_home.glob(f"{DATABASE}*")) or not tables.startswith(_header()):
         return False
     prefect_home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with TemporaryDirectory(dir=prefect_home, prefix=".part-") as scratch:
+    for scrap in prefect_home.glob(f"{SCRAP_PREFIX}*"):  # of a start that was killed
+        shutil.rmtree(scrap, ignore_errors=True)
+    with TemporaryDirectory(dir=prefect_home, prefix=SCRAP_PREFIX) as scratch:
         made = Path(scratch) / DATABASE
-        with contextlib.closing(sqlite3.connect(made)) as database:
-            database.executescript(tables)
+        try:
+            with contextlib.closing(sqlite3.connect(made)) as database:
+                database.executescript(tables)
+        except sqlite3.Error:  # a full disk, say
+            return False
         made.chmod(0o600)
         with contextlib.suppress(FileExistsError):
-            os.link(made, place)
+            os.link(made, prefect_home / DATABASE)
             return True
     return False
 
 
 def tables_of(database: Path) -> str:
     """The text of a database as this module keeps it."""
-    with contextlib.closing(sqlite3.connect(database)) as opened:
+    with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as opened:
         # One line for each statement; no literal among them holds more than single spaces.
         return "\n".join([_header(), *(" ".join(line.split()) for line in opened.iterdump()), ""])
 
@@ -62,4 +72,6 @@ def _header() -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:  # noqa: PLR2004 - the program and its one argument
+        sys.exit("usage: python -m flows.prefect_database FILE")
     TABLES.write_text(tables_of(Path(sys.argv[1])), encoding="utf-8")

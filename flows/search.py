@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, tags
+from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 
 from flows.consortium import consortium
@@ -68,15 +68,14 @@ async def search(name: str, home: str) -> dict[str, Any]:
     asked = json.loads((place / "searches" / name / "search.json").read_bytes())
     space, base = SearchSpace.model_validate(asked["space"]), asked["base"]
     trials: list[Trial] = []
-    with tags(f"search:{name}"):
-        going_on = space.combinations()
-        for rung, (n_trials, rounds) in enumerate(schedule(space, base)):
-            done = [
-                await _try(place, trial_name(name, rung=rung, number=number), rung, settings, chosen)
-                for number, chosen, settings in planned(space, base, going_on[:n_trials], rounds)
-            ]
-            trials += done
-            going_on = [trial.chosen for trial in sorted(done, key=lambda one: one.order, reverse=True)]
+    going_on = space.combinations()
+    for rung, (n_trials, rounds) in enumerate(schedule(space, base)):
+        done = [
+            await _try(place, trial_name(name, rung=rung, number=number), rung, settings, chosen)
+            for number, chosen, settings in planned(space, base, going_on[:n_trials], rounds)
+        ]
+        trials += done
+        going_on = [trial.chosen for trial in sorted(done, key=lambda one: one.order, reverse=True)]
     best = max((trial for trial in trials if trial.rung == trials[-1].rung), key=lambda one: one.order)
     return await _conclude(place, name, trials, best)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow, tags
+from prefect import flow
 from prefect.runtime import flow_run
 
 from data_contracts.canonical_json import canonical_bytes, digest_of
@@ -100,7 +100,7 @@ async def coordinate(site: str, run_id: str | None = None) -> dict[str, Any]:
     with visit_site(site) as home:
         home.demand_role("coordinator")
         run = home.run(run_id) if run_id else unfinished_run(home)
-        with run.held(), tags(f"run:{run.run_id}"):
+        with run.held():
             return run.result or await _lead(home, run)
 
 
@@ -175,7 +175,7 @@ async def participate(site: str, run_id: str | None = None, dask: str | None = N
         home.demand_role("partner")
         await join_consortium(home)
         chosen = run_id or await next_run(home)
-        with tags(f"run:{chosen}"), refusals_on_record(home, chosen):
+        with refusals_on_record(home, chosen):
             try:
                 return await _participate(home, chosen, dask=dask)
             except Elsewhere:

@@ -7,7 +7,6 @@ prints are the partner's own names, on its own terminal. Source: own.
 import argparse
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from data_contracts.catalogue import ENDPOINTS
 from data_contracts.errors import SettingsError
 from data_contracts.quarantine import QUARANTINE
 from data_contracts.writing import read_table
-from flows.cli.performing import perform
+from flows.cli.performing import perform, prefect_with
 from flows.cli.tables import print_table
-from flows.services import prefect_server
 from tasks.exchange.identity import secret_file
 from tasks.featurization.preparation import PartnerFiles, prepare_dataset
 from tasks.featurization.preparation_rules import rules_of
@@ -75,8 +73,7 @@ def _prepare_anywhere(arguments: argparse.Namespace, **given: Any) -> PreparedDa
     """Prepare on this machine, or have the structures featurized on a Dask cluster."""
     if arguments.dask is None:
         return prepare_dataset(**given)
-    with prefect_server(arguments.home.resolve()) as server:
-        os.environ.update(server.environment)
+    with prefect_with(arguments.home.resolve(), "flows.cluster", verbose=arguments.verbose):
         from flows.cluster import on_dask
 
         executor = on_dask(arguments.dask, workers=arguments.workers)
@@ -84,7 +81,7 @@ def _prepare_anywhere(arguments: argparse.Namespace, **given: Any) -> PreparedDa
         async def preparation() -> PreparedDataset:
             return await asyncio.to_thread(prepare_dataset, **given, executor=executor)
 
-        found: PreparedDataset = perform(preparation, verbose=arguments.verbose)
+        found: PreparedDataset = perform(preparation)
         return found
 
 

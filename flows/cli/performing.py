@@ -4,25 +4,27 @@ Why: `motet run`, `motet lead` and `motet join` end in the same way. Runs: on ev
 """
 
 import asyncio
+import contextlib
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from flows.causes import named_cause
+from flows.services import prefect_server
 
 DRAIN_SECONDS = 30.0
 
 
-def perform(flow_run: Callable[[], Coroutine[Any, Any, Any]], *, verbose: bool) -> Any:
-    """Run a flow to its end; to be called once Prefect's environment stands.
+def perform(flow_run: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a flow to its end; to be called within ``prefect_with``.
 
     Args:
-        flow_run: Imports Prefect and calls the flow.
-        verbose: Show Prefect's own lines too.
+        flow_run: Calls the flow.
     """
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
     try:
         return asyncio.run(flow_run())
     except BaseExceptionGroup as group:
@@ -38,6 +40,25 @@ def _tell_prefect_all() -> None:
 
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
     APILogWorker.drain_all(timeout=DRAIN_SECONDS)
+
+
+@contextlib.contextmanager
+def prefect_with(home: Path, flows: str, *, verbose: bool) -> Iterator[None]:
+    """Have a Prefect server in the environment; a module of flows is imported while it starts.
+
+    Args:
+        home: The site's home.
+        flows: Name of the module; what it imports takes seconds, and must find the environment set.
+        verbose: Show Prefect's own lines too.
+    """
+
+    def load(environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+        importlib.import_module(flows)
+
+    with prefect_server(home, meanwhile=load):
+        yield
 
 
 def log_to_terminal(*, verbose: bool) -> None:

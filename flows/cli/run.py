@@ -5,7 +5,6 @@ Why: the one obvious command. Runs: on one machine. Source: own.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import Any
 
 from data_contracts.errors import SettingsError
 from flows.cli.earlier import follow, given_settings
-from flows.cli.performing import log_to_terminal, perform
+from flows.cli.performing import log_to_terminal, perform, prefect_with
 from flows.cli.tables import print_table
 from flows.run_directory import RunDirectory, open_or_create_run
-from flows.services import prefect_server
 from flows.settings import RunSettings, settings_from
 from tasks.local_training.jobs import Machine
 
@@ -45,9 +43,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise found.held_already()
     if found.result is None:
         _say(f"run {found.run_id} in {found.path}\nstarting Prefect")
-        with prefect_server(found.home) as server:
-            os.environ.update(server.environment)
-            _perform(found, machine=machine, dask=arguments.dask, verbose=arguments.verbose)
+        with prefect_with(found.home, "flows.consortium", verbose=arguments.verbose):
+            _perform(found, machine=machine, dask=arguments.dask)
     else:
         _say(f"run {found.run_id} is finished already; this is its result")
     return _report(found)
@@ -82,7 +79,7 @@ def _import_own_files(arguments: argparse.Namespace) -> str:
     return str(own_files(arguments).path.resolve())
 
 
-def _perform(found: RunDirectory, *, machine: Machine, dask: str | None, verbose: bool) -> None:
+def _perform(found: RunDirectory, *, machine: Machine, dask: str | None) -> None:
     """Run the flow; Prefect is imported only now, when its environment stands."""
 
     async def consortium_run() -> Any:
@@ -92,7 +89,7 @@ def _perform(found: RunDirectory, *, machine: Machine, dask: str | None, verbose
             run_id=found.run_id, settings=found.settings, home=str(found.home), machine=machine, dask=dask
         )
 
-    perform(consortium_run, verbose=verbose)
+    perform(consortium_run)
 
 
 def _say(text: str) -> None:

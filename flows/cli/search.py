@@ -4,17 +4,15 @@ Why: the federation's and every partner's single settings get the same budget. R
 """
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from data_contracts.errors import SettingsError
 from flows.cli.earlier import read_mapping
-from flows.cli.performing import log_to_terminal, perform
+from flows.cli.performing import log_to_terminal, perform, prefect_with
 from flows.cli.tables import print_table
 from flows.search_space import open_search, parse_space
-from flows.services import prefect_server
 
 NAME = r"[a-z0-9][a-z0-9-]{2,47}"
 
@@ -34,9 +32,8 @@ def search(arguments: argparse.Namespace) -> dict[str, Any]:
 
         return await search_flow(name=arguments.name, home=str(home))
 
-    with prefect_server(home) as server:
-        os.environ.update(server.environment)
-        result: dict[str, Any] = perform(perform_search, verbose=arguments.verbose)
+    with prefect_with(home, "flows.search", verbose=arguments.verbose):
+        result: dict[str, Any] = perform(perform_search)
     columns = list(result["trials"][0])
     print_table(columns, [[row.get(column) for column in columns] for row in result["trials"]])
     print(f"\nbest: {result['best']['trial']}\nreport on it: motet run --settings {result['settings']}")

@@ -4,7 +4,6 @@ Why: from an empty directory to a registered model in a few commands. Runs: on e
 """
 
 import argparse
-import os
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,10 +11,9 @@ from data_contracts.errors import SettingsError
 from flows.approvals import STEWARD
 from flows.cli.earlier import follow, given_settings
 from flows.cli.membership import make_after, show_roster
-from flows.cli.performing import log_to_terminal, perform
+from flows.cli.performing import log_to_terminal, perform, prefect_with
 from flows.enrolment import accept_roster, make_roster, make_site
 from flows.leadership import take_over
-from flows.services import prefect_server
 from flows.settings import settings_from
 from flows.site_directory import open_site
 from flows.site_settings import Files, Policy, SiteSettings, checked
@@ -98,8 +96,7 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
     here = {"partners": len(site.roster.roster.partners), "pooled_arm": False}
     listed = [] if arguments.catalogue is None else arguments.catalogue.read_text().split("\n")
 
-    with prefect_server(site.path) as server:
-        os.environ.update(server.environment)
+    with prefect_with(site.path, "flows.site_run", verbose=arguments.verbose):
         from flows.site_run import coordinate, prepare_run
 
         run = prepare_run(
@@ -113,7 +110,7 @@ def lead(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.take_over:
             take_over(site, run)
         result: dict[str, Any] = run.result or perform(
-            lambda: coordinate(site=str(site.path), run_id=run.run_id), verbose=arguments.verbose
+            lambda: coordinate(site=str(site.path), run_id=run.run_id)
         )
     for party, uri in result["models"].items():
         print(f"{party:<12} registered {uri}")
@@ -124,13 +121,11 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
     """Take part in a run."""
     log_to_terminal(verbose=arguments.verbose)
     site = open_site(arguments.home)
-    with prefect_server(site.path) as server:
-        os.environ.update(server.environment)
+    with prefect_with(site.path, "flows.site_run", verbose=arguments.verbose):
         from flows.site_run import participate
 
         result: dict[str, Any] = perform(
             lambda: participate(site=str(site.path), run_id=arguments.run_id, dask=arguments.dask),
-            verbose=arguments.verbose,
         )
     if result["model"] is not None:
         print(f"{site.name:<12} registered {result['model']}")

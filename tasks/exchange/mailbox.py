@@ -5,14 +5,16 @@ the mailbox may delay or drop a message, but forges nothing: readers check signa
 Runs: anywhere. Source: own; first writer wins by ``link(2)``.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from typing_extensions import Buffer
 
-from data_contracts.envelope import MAX_ENVELOPE_BYTES, Slot
-from data_contracts.errors import Equivocation
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Envelope, Slot
+from data_contracts.errors import Equivocation, ProtocolError
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import BlobStore
 from tasks.exchange.durable_files import SCRAP_PREFIX, create_once
@@ -41,7 +43,7 @@ class Mailbox(Protocol):
         """Write an envelope into its slot; the same bytes again are a no-op.
 
         Raises:
-            Equivocation: If the slot holds different bytes.
+            Equivocation: If the slot holds another envelope of its own; what is misplaced there gives way.
         """
         ...
 
@@ -60,6 +62,18 @@ def equivocation(slot: Slot) -> Equivocation:
         f"'{slot.sender}' has already posted a different '{slot.kind}' for round {slot.round}, "
         f"attempt {slot.attempt}; the first one stands"
     )
+
+
+def is_misplaced(data: bytes, slot: Slot) -> bool:
+    """Whether what lies in a slot is no envelope of that slot: garbage, or another message moved there.
+
+    No reader counts it, so it gives way to the sender's own word; whose signature does not hold is not looked at here.
+    """
+    try:
+        Envelope.from_bytes(data, slot=slot)
+    except ProtocolError:
+        return True
+    return False
 
 
 class DirectoryMailbox:
@@ -87,10 +101,26 @@ class DirectoryMailbox:
         """Write an envelope into its slot; the same bytes again are a no-op.
 
         Raises:
-            Equivocation: If the slot holds different bytes.
+            Equivocation: If the slot holds another envelope of its own; what is misplaced there gives way.
         """
-        if not create_once(Path(self._path(slot)), [envelope]) and self.read(slot) != envelope:
+        path = Path(self._path(slot))
+        if create_once(path, [envelope]):
+            return
+        found = self.read(slot)
+        if found is not None and found != envelope and is_misplaced(found, slot):
+            self._set_aside(path, slot)
+            create_once(path, [envelope])
+            found = self.read(slot)
+        if found != envelope:
             raise equivocation(slot)
+
+    def _set_aside(self, path: Path, slot: Slot) -> None:
+        """Make room in a slot, unless its own message has come meanwhile; what lay there stays beside it as evidence."""
+        aside = path.with_name(f"{slot.sender}.misplaced-{os.urandom(8).hex()}")
+        path.rename(aside)
+        if not is_misplaced(aside.read_bytes(), slot):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
 
     def read(self, slot: Slot) -> bytes | None:
         """Return the envelope in a slot, or None; never more than a little above the size cap."""

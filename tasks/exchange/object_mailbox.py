@@ -30,7 +30,7 @@ from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import READ_BLOCK, BlobStore
 from tasks.exchange.https_addresses import BODIES, SEALED
 from tasks.exchange.https_mailbox import RUN_NAME
-from tasks.exchange.mailbox import equivocation
+from tasks.exchange.mailbox import equivocation, is_misplaced
 from tasks.exchange.mirrored_blobs import Keep, MirroredBlobs, SealedBlobs
 from tasks.exchange.outages import OUTAGE_SECONDS, NotReachedError, Pause, until_answered
 from tasks.exchange.run_seal import RunSeal
@@ -236,9 +236,16 @@ class ObjectMailbox:
         """Write an envelope into its slot; the same bytes again are a no-op.
 
         Raises:
-            Equivocation: If the slot holds different bytes.
+            Equivocation: If the slot holds another envelope of its own; what is misplaced there gives way.
         """
-        if not self.bucket.create(path_of(slot), envelope) and self.read(slot) != envelope:
+        if self.bucket.create(path_of(slot), envelope):
+            return
+        found = self.read(slot)
+        if found is not None and found != envelope and is_misplaced(found, slot):
+            self.bucket.remove(path_of(slot))
+            self.bucket.create(path_of(slot), envelope)
+            found = self.read(slot)
+        if found != envelope:
             raise equivocation(slot)
 
     def read(self, slot: Slot) -> bytes | None:

@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+GROWTH = (
+    1.4  # so that a message waits for at most about a third of the time it took to come; 2 cost a round 0.1 s
+)
 MAILBOX_THREADS = 4  # each keeps a connection of its own, and a mailbox takes few from each party
 _POOL = ThreadPoolExecutor(MAILBOX_THREADS, thread_name_prefix="mailbox")
 
@@ -30,7 +33,7 @@ class Patience:
 
     Attributes:
         deadline_seconds: Give up after this long.
-        first_look_seconds: First pause between two looks; doubled until ``last_look_seconds``.
+        first_look_seconds: First pause between two looks; it grows by ``GROWTH`` up to ``last_look_seconds``.
         last_look_seconds: Longest pause between two looks.
     """
 
@@ -51,5 +54,5 @@ class Patience:
             if loop.time() >= deadline:
                 return None
             await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
-            pause = min(pause * 1.4, self.last_look_seconds)
+            pause = min(pause * GROWTH, self.last_look_seconds)
         return found

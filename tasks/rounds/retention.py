@@ -55,8 +55,11 @@ def _vectors(board: Board, plan: RoundPlan) -> list[BlobReference]:
         if closed is None:
             return []
         senders = named_senders(closed, allowed=plan.cohort, threshold=plan.threshold)
-        found = [vector_reference(board, plan, sender) for sender in senders]
-        board.vectors[plan.digest] = [vector for vector in found if vector is not None]
+        announced = [vector_reference(board, plan, sender) for sender in senders]
+        found = [vector for vector in announced if vector is not None]
+        if len(found) < len(senders):
+            return found  # the others may be out of reach for a while
+        board.vectors[plan.digest] = found
     return board.vectors[plan.digest]
 
 

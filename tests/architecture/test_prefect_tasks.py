@@ -79,3 +79,20 @@ def test_every_deployed_entrypoint_imports_and_is_a_flow_of_ours(path):
 
 def test_there_is_something_to_deploy():
     assert DEPLOYMENTS
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_no_task_has_tags_for_prefect_asks_for_a_limit_of_each_before_it_begins(name):
+    _, _, settings = WRAPPERS[name]
+    assert "tags" not in settings
+
+
+def test_no_flow_gives_tags_to_its_tasks():
+    imports = [
+        named(path)
+        for path in python_files("tasks", "flows")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.module == "prefect"
+        if "tags" in {alias.name for alias in node.names}
+    ]
+    assert imports == []

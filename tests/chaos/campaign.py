@@ -28,6 +28,7 @@ TRAINING = (
 )
 ALL_ROUNDS = ROUNDS + 3  # the catalogue before, two evaluations after
 PATIENCE_SECONDS = 900.0
+AFTER_THE_COORDINATOR_SECONDS = 30.0
 NAMED_STOPS = {6: "ProtocolError", 7: "TooFewPartners"}
 
 
@@ -75,10 +76,12 @@ def run_with_mishaps(parties: Parties, seed: int, scratch: Path) -> Ending:
     disturbances = draw(seed, n_rounds=ALL_ROUNDS, missing=parties.missing_kinds)
     listed = [*parties.dataset.catalogue, f"NONE-{seed}>=1"]  # another question in every run
     parties.begin_run(run_id, seed=seed, training=TRAINING, listed=listed)
-    finished = False
-    while not finished and time.monotonic() - began < PATIENCE_SECONDS:
+    finished, deadline = False, began + PATIENCE_SECONDS
+    while not finished and time.monotonic() < deadline:
         disturb(parties, run_id, disturbances)
         finished = parties.supervise()
+        if parties.gave_up("coordinator"):  # partners would wait for it for days, as they should
+            deadline = min(deadline, time.monotonic() + AFTER_THE_COORDINATOR_SECONDS)
         time.sleep(0.05)
     for one in disturbances:
         end(one)
@@ -107,7 +110,7 @@ def verdict(parties: Parties, run_id: str, scratch: Path, *, finished: bool) -> 
     stayed = [name for name in PARTNERS if not parties.running[name].gone]
     if led is None:
         code = parties.running["coordinator"].codes[-1:] or [0]
-        named = finished and code[0] in NAMED_STOPS
+        named = (finished or parties.gave_up("coordinator")) and code[0] in NAMED_STOPS
         return f"stopped by name: {NAMED_STOPS[code[0]]}" if named else f"LOST: coordinator {code}"
     missing = [name for name in stayed if parties.result(name, run_id) is None]
     stopped = [

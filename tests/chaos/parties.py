@@ -38,6 +38,10 @@ class Running:
     def is_done(self) -> bool:
         return bool(self.codes) and self.codes[-1] == 0
 
+    @property
+    def gave_up(self) -> bool:
+        return self.process is None and not self.is_done and len(self.codes) > MOST_RESTARTS
+
 
 class Parties:
     """All sites, made once; many runs follow."""
@@ -159,10 +163,11 @@ class Parties:
             if waits and len(one.codes) <= MOST_RESTARTS and time.monotonic() >= one.restart_at:
                 self.start(party, one.command)
         parties = [self.running[party] for party in PARTIES if party in self.running]
-        return all(one.is_done or one.gone or self._gave_up(one) for one in parties)
+        return all(one.is_done or one.gone or one.gave_up for one in parties)
 
-    def _gave_up(self, one: Running) -> bool:
-        return one.process is None and len(one.codes) > MOST_RESTARTS
+    def gave_up(self, party: str) -> bool:
+        """Whether a party has failed more often than it is started again."""
+        return party in self.running and self.running[party].gave_up
 
     def begin_run(self, run_id: str, *, seed: int, training: tuple, listed: list) -> None:
         for party in PARTIES:

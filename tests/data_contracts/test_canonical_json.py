@@ -1,5 +1,6 @@
 """Canonical bytes are those of RFC 8785, whichever encoder wrote them."""
 
+import copy
 import json
 
 import pytest
@@ -64,13 +65,25 @@ def test_a_message_comes_back_and_in_any_other_form_is_refused(value):
             parse_canonical(spaced, who="a", max_bytes=10**6)
 
 
+@pytest.mark.parametrize("levels", [100, 400, 600])
+def test_deep_nesting_is_written_as_the_reference_writes_it(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"a": value}
+    data = canonical_bytes(value)
+    assert data == rfc8785.dumps(value)
+    assert parse_canonical(data, who="a", max_bytes=10**6) == value
+
+
 def test_a_copy_of_a_plan_has_a_digest_of_its_own():
     lane = Lane(name="update", length=4, ring_bits=32, value_bits=20, clip=1.0)
     plan = RoundPlan(run_id="run", round=0, study="x", cohort=("a", "b"), threshold=2, lanes=(lane,))
     first = plan.digest
+    assert plan.model_copy(deep=True, update={"attempt": 1}).digest != first
     other = plan.model_copy(update={"attempt": 1})
     assert other.digest != first
     assert other.digest == RoundPlan.model_validate_json(other.model_dump_json()).digest
     assert plan == RoundPlan.model_validate_json(plan.model_dump_json())
-    assert plan.model_copy() == plan
+    assert plan.model_copy() == plan == copy.deepcopy(plan)
+    assert "digest" not in copy.deepcopy(plan).__dict__
     assert "digest" not in plan.model_dump()

@@ -1,6 +1,7 @@
 """What a reader of the mailbox accepts, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -103,6 +104,24 @@ def test_a_message_moved_to_another_place_is_refused(boards, store):
 
     with pytest.raises(ProtocolError, match="moved or replayed"):
         boards["partner-c"].read(Kind.ADVERT, "partner-b", plan=PLAN)
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["another message", "garbage"])
+def test_what_is_misplaced_gives_way_to_the_senders_own_word_and_stays_beside_it(boards, store, moved):
+    boards["partner-a"].post_json(Kind.ADVERT, {}, plan=PLAN)
+    source = envelope_path(store, Kind.ADVERT, "partner-a")
+    place = envelope_path(store, Kind.ADVERT, "partner-b")
+    lies_there = source.read_bytes() if moved else b"\x00" * 10
+    place.write_bytes(lies_there)
+
+    boards["partner-b"].post_json(Kind.ADVERT, {"b": 1}, plan=PLAN)
+
+    assert boards["partner-c"].read(Kind.ADVERT, "partner-b", plan=PLAN).json() == {"b": 1}
+    if isinstance(place, Path):
+        assert [path.read_bytes() for path in place.parent.glob("partner-b.misplaced-*")] == [lies_there]
+    with pytest.raises(Equivocation):
+        boards["partner-b"].post_json(Kind.ADVERT, {"b": 2}, plan=PLAN)
+    assert boards["partner-c"].read(Kind.ADVERT, "partner-b", plan=PLAN).json() == {"b": 1}
 
 
 def test_a_message_of_another_plan_is_refused(boards):

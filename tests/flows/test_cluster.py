@@ -18,14 +18,12 @@ from tests.featurization.partner import SECRET, SMALL_QUORUMS, random_partner
 
 ROOT = Path(__file__).resolve().parents[2]
 ON_DASK = """
-import asyncio, os, sys
+import asyncio, sys
 from pathlib import Path
-from flows.services import prefect_server
+from flows.cli.performing import perform, prefect_with
 
 home, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
-with prefect_server(home) as server:
-    os.environ.update(server.environment)
-    from flows.cli.performing import perform
+with prefect_with(home, "flows.cluster", verbose=True):
     from flows.cluster import on_dask
     from tasks.featurization import executors, parents
     from tasks.featurization.preparation import PartnerFiles, prepare_dataset
@@ -36,7 +34,7 @@ with prefect_server(home) as server:
     given = dict(consortium_secret=SECRET, output=home / "prepared", workers=1, rules=SMALL_QUORUMS)
     executor = on_dask("local", workers=2)
     work = lambda: asyncio.to_thread(prepare_dataset, PartnerFiles(*files), executor=executor, **given)
-    perform(work, verbose=True)
+    perform(work)
 """
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from flows import prefect_database
-from flows.prefect_database import CONNECTION_URL, DATABASE, lay_out, tables_of
+from flows.prefect_database import DATABASE, lay_out, tables_of
 
 
 def statements(text):
@@ -26,7 +26,7 @@ def test_the_tables_are_those_that_prefect_migrates_to(tmp_path):
             **os.environ,
             "PREFECT_HOME": str(tmp_path),
             "DO_NOT_TRACK": "1",
-            CONNECTION_URL: f"sqlite+aiosqlite:///{made}",
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{made}",
         },
         check=True,
         capture_output=True,
@@ -46,11 +46,36 @@ def test_a_database_is_laid_out_once_and_private(tmp_path):
     assert tables_of(home / DATABASE) == before
 
 
-def test_a_server_of_another_version_or_place_makes_its_own(tmp_path, monkeypatch):
-    with monkeypatch.context() as other:
-        other.setattr(prefect_database, "version", lambda _: "3.9.0")
-        assert not lay_out(tmp_path)
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setenv(CONNECTION_URL, "postgresql+asyncpg://localhost/prefect")
-        assert not lay_out(tmp_path)
+def test_a_server_of_another_version_makes_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(prefect_database, "version", lambda _: "3.9.0")
+    assert not lay_out(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["SERVER", "API"])
+def test_so_does_one_that_keeps_its_data_elsewhere(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv(f"PREFECT_{kind}_DATABASE_CONNECTION_URL", "postgresql+asyncpg://localhost/prefect")
+    assert not lay_out(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_ahead_log_that_was_left_is_never_replayed_into_new_tables(tmp_path):
+    (tmp_path / f"{DATABASE}-wal").write_bytes(b"left by a kill")
+    assert not lay_out(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{DATABASE}-wal"]
+
+
+def test_a_start_after_a_kill_leaves_no_scrap(tmp_path):
+    (tmp_path / ".part-x").mkdir()
+    (tmp_path / ".part-x" / DATABASE).write_bytes(b"half")
+    assert lay_out(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [DATABASE]
+
+
+def test_where_sqlite_cannot_write_the_server_says_what_is_wrong(tmp_path, monkeypatch):
+    def full(_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(prefect_database.sqlite3, "connect", full)
+    assert not lay_out(tmp_path)
     assert list(tmp_path.iterdir()) == []
