@@ -238,7 +238,7 @@ def _start_mlflow(home: Path, *, port: int) -> Process:
         open_store(home)  # makes the schema aside: a server that is killed while it does so ruins the file
     asks, login = login_options(home)
     command = [
-        *(sys.executable, "-P", "-m", "flows.mlflow_server", "--workers", "1"),
+        *(sys.executable, "-P", "-m", "tasks.tracking.mlflow_server", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"),
         *("--artifacts-destination", str(store / "artifacts")),

@@ -1,4 +1,4 @@
-"""MLflow's server as one process: ``python -m flows.mlflow_server`` takes the options of ``mlflow server``.
+"""MLflow's server as one process: ``python -m tasks.tracking.mlflow_server`` takes the options of ``mlflow server``.
 
 Why: ``mlflow server`` imports all of MLflow, then starts the web server as a child and stays beside it doing nothing, with
 240 MiB. Here it becomes that web server. Runs: on every site, started by `motet up`. Source: own; ``mlflow.server._run_server`` of MLflow 3 calls
