@@ -80,7 +80,7 @@ def _import_own_files(arguments: argparse.Namespace) -> str:
 
 
 def _perform(found: RunDirectory, *, machine: Machine, dask: str | None) -> None:
-    """Run the flow; Prefect is imported only now, when its environment stands."""
+    """Run the flow, within ``prefect_with``."""
 
     async def consortium_run() -> Any:
         from flows.consortium import consortium

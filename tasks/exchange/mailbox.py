@@ -76,6 +76,12 @@ def is_misplaced(data: bytes, slot: Slot) -> bool:
     return False
 
 
+def _beginning(path: str | Path) -> bytes:
+    """What a file holds, as far as an envelope could reach and one byte more."""
+    with open(path, "rb") as file:  # noqa: PTH123 - a path object costs more than the look
+        return file.read(MAX_ENVELOPE_BYTES + 1)
+
+
 class DirectoryMailbox:
     """A mailbox in a directory that all parties can reach (one machine, or a shared file system).
 
@@ -117,16 +123,19 @@ class DirectoryMailbox:
     def _set_aside(self, path: Path, slot: Slot) -> None:
         """Make room in a slot, unless its own message has come meanwhile; what lay there stays beside it as evidence."""
         aside = path.with_name(f"{slot.sender}.misplaced-{os.urandom(8).hex()}")
-        path.rename(aside)
-        if not is_misplaced(aside.read_bytes(), slot):
+        try:
+            path.rename(aside)
+        except FileNotFoundError:  # another thread of the sender was faster
+            return
+        if not is_misplaced(_beginning(aside), slot):
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
+            aside.unlink()
 
     def read(self, slot: Slot) -> bytes | None:
         """Return the envelope in a slot, or None; never more than a little above the size cap."""
         try:
-            with open(self._path(slot), "rb") as file:  # noqa: PTH123 - a path object costs more than the look
-                return file.read(MAX_ENVELOPE_BYTES + 1)
+            return _beginning(self._path(slot))
         except FileNotFoundError:
             return None
 

@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-GROWTH = (
-    1.4  # so that a message waits for at most about a third of the time it took to come; 2 cost a round 0.1 s
-)
+GROWTH = 1.4  # a message that took a while to come then lies unseen for about a third of it at most, with 2 for half
 MAILBOX_THREADS = 4  # each keeps a connection of its own, and a mailbox takes few from each party
 _POOL = ThreadPoolExecutor(MAILBOX_THREADS, thread_name_prefix="mailbox")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from obstore.exceptions import PermissionDeniedError
 
 from data_contracts.canonical_json import canonical_bytes
 from data_contracts.envelope import Envelope, Kind, Slot
@@ -122,6 +123,20 @@ def test_what_is_misplaced_gives_way_to_the_senders_own_word_and_stays_beside_it
     with pytest.raises(Equivocation):
         boards["partner-b"].post_json(Kind.ADVERT, {"b": 2}, plan=PLAN)
     assert boards["partner-c"].read(Kind.ADVERT, "partner-b", plan=PLAN).json() == {"b": 1}
+
+
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+def test_where_a_sender_may_not_delete_what_is_misplaced_stops_it_by_name(boards, store, monkeypatch):
+    def refuse(*_):
+        raise PermissionDeniedError("no")
+
+    monkeypatch.setattr("obstore.delete", refuse)
+    place = envelope_path(store, Kind.ADVERT, "partner-b")
+    place.write_bytes(b"garbage")
+
+    with pytest.raises(Equivocation, match=r"partner-b.*the first one stands"):
+        boards["partner-b"].post_json(Kind.ADVERT, {}, plan=PLAN)
+    assert place.read_bytes() == b"garbage"
 
 
 def test_a_message_of_another_plan_is_refused(boards):
