@@ -5,6 +5,8 @@ sender's signature. A body is data of a named contract: never code, an import pa
 Runs: anywhere. Source: own; Ed25519 (RFC 8032) over domain-separated canonical JSON (RFC 8785).
 """
 
+import base64
+import hashlib
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -16,8 +18,9 @@ from data_contracts.plan import PartyName, RunId
 from data_contracts.references import BlobReference
 
 SIGNATURE_DOMAIN = b"motet/envelope/v1\x00"
-MAX_ENVELOPE_BYTES = 4096
 KIB, GIB = 2**10, 2**30
+INLINE_BYTES = 16 * KIB  # a body up to here travels in its envelope: one request to post it, one to read it
+MAX_ENVELOPE_BYTES = 32 * KIB
 
 
 class Kind(StrEnum):
@@ -71,6 +74,10 @@ MAX_BODY_BYTES: dict[Kind, int] = dict.fromkeys(Kind, 512 * KIB) | {
 }
 
 
+# What only repeating a sum needs lies apart however small it is, so that it can be removed when its time is over.
+APART_KINDS = frozenset({Kind.MASKED, Kind.SHARES, Kind.UNMASKING})
+
+
 class Slot(NamedTuple):
     """The one place of a message: two different messages for one slot are equivocation."""
 
@@ -107,16 +114,40 @@ class Head(BaseModel):
 
 
 class Envelope(BaseModel):
-    """A head and its Ed25519 signature (128 hexadecimal characters)."""
+    """A head, its Ed25519 signature (128 hexadecimal characters), and a small body in base64; others lie apart.
+
+    The signature covers the body through its digest in the head.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     head: Head
     signature: str = Field(pattern=r"^[0-9a-f]{128}$")
+    inline: str | None = Field(default=None, max_length=MAX_ENVELOPE_BYTES)
 
     def to_bytes(self) -> bytes:
         """Serialize to canonical JSON."""
-        return canonical_bytes(self.model_dump(mode="json"))
+        return canonical_bytes(self.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def body(self) -> bytes | None:
+        """The body, if it lies in the envelope."""
+        return None if self.inline is None else base64.b64decode(self.inline)
+
+    def holds_its_body(self) -> bool:
+        """Whether what lies in the envelope is the announced body, in the one spelling that base64 has for it."""
+        if self.inline is None:
+            return True
+        try:
+            body = base64.b64decode(self.inline, validate=True)
+        except ValueError:
+            return False
+        announced = self.head.body
+        return (
+            self.head.kind not in APART_KINDS
+            and base64.b64encode(body).decode() == self.inline
+            and (len(body), hashlib.sha256(body).hexdigest()) == (announced.bytes, announced.sha256)
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes, *, slot: Slot) -> "Envelope":
@@ -142,5 +173,9 @@ class Envelope(BaseModel):
             raise ProtocolError(
                 f"'{slot.kind}' of '{slot.sender}' announces {envelope.head.body.bytes} bytes, "
                 f"at most {MAX_BODY_BYTES[slot.kind]} are allowed"
+            )
+        if not envelope.holds_its_body():
+            raise ProtocolError(
+                f"'{slot.kind}' of '{slot.sender}' holds a body that is not the announced one; it must be sent again"
             )
         return envelope

@@ -220,9 +220,10 @@ def _sent_in(board: Board, plan: RoundPlan | None, only: Kind | None, names: tup
             if data is None:
                 continue
             try:
-                head = authentic(data, slot=slot, roster=board.roster).head
+                envelope = authentic(data, slot=slot, roster=board.roster)
             except ProtocolError:
                 continue
-            if head.plan_digest == (plan.digest if plan else ""):
-                found.append(Sent(plan.round if plan else None, kind.value, len(data) + head.body.bytes))
+            if envelope.head.plan_digest == (plan.digest if plan else ""):
+                apart = 0 if envelope.inline is not None else envelope.head.body.bytes
+                found.append(Sent(plan.round if plan else None, kind.value, len(data) + apart))
     return found

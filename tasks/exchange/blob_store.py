@@ -49,12 +49,7 @@ class BlobStore:
         Returns:
             The reference under which it is found again.
         """
-        digest = hashlib.sha256()
-        size = 0
-        for chunk in chunks:
-            digest.update(chunk)
-            size += memoryview(chunk).nbytes
-        reference = BlobReference(sha256=digest.hexdigest(), bytes=size, contract=contract)
+        reference = reference_to(chunks, contract=contract)
         if reference not in self:
             self.path(reference).unlink(missing_ok=True)  # a torn file of another size, after a power cut
             create_once(self.path(reference), chunks)
@@ -125,6 +120,16 @@ class BlobStore:
     def forget(self, reference: BlobReference) -> None:
         """Drop this party's own copy of a blob that the mailbox has; where this store is the mailbox there is none."""
         del reference
+
+
+def reference_to(chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
+    """The reference to the concatenation of chunks, whether or not it is stored anywhere."""
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += memoryview(chunk).nbytes
+    return BlobReference(sha256=digest.hexdigest(), bytes=size, contract=contract)
 
 
 class _NotAsAnnouncedError(Exception):

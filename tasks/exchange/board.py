@@ -4,6 +4,8 @@ Why: signing, role, size and digest checks stand in one place, so no reader can 
 Runs: on every site. Source: own.
 """
 
+import base64
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +13,21 @@ from typing import Any
 from typing_extensions import Buffer
 
 from data_contracts.canonical_json import canonical_bytes, parse_canonical
-from data_contracts.envelope import COORDINATOR_KINDS, MAX_BODY_BYTES, Envelope, Head, Kind, Slot
+from data_contracts.envelope import (
+    APART_KINDS,
+    COORDINATOR_KINDS,
+    INLINE_BYTES,
+    MAX_BODY_BYTES,
+    Envelope,
+    Head,
+    Kind,
+    Slot,
+)
 from data_contracts.errors import ProtocolError
 from data_contracts.plan import RoundPlan
 from data_contracts.references import BlobReference
+from tasks.exchange.arrivals import ring
+from tasks.exchange.blob_store import reference_to
 from tasks.exchange.identity import Identity, Roster
 from tasks.exchange.mailbox import Mailbox
 from tasks.exchange.quarantine import Quarantine
@@ -83,6 +96,7 @@ class Board:
         slot = self._slot(kind, self.identity.name, plan)
         if self.seal is not None and kind not in OPEN_KINDS:
             chunks, contract = [self.seal().seal(chunks, slot=slot)], SEALED_CONTRACT
+        small = kind not in APART_KINDS and sum(memoryview(c).nbytes for c in chunks) <= INLINE_BYTES
         head = Head(
             run_id=slot.run_id,
             round=slot.round,
@@ -90,10 +104,17 @@ class Board:
             kind=kind,
             sender=slot.sender,
             plan_digest=plan.digest if plan else "",
-            body=self.mailbox.put_body(chunks, contract=contract),
+            body=reference_to(chunks, contract=contract)
+            if small
+            else self.mailbox.put_body(chunks, contract=contract),
         )
-        envelope = Envelope(head=head, signature=self.identity.sign(head.signed_bytes).hex())
+        envelope = Envelope(
+            head=head,
+            signature=self.identity.sign(head.signed_bytes).hex(),
+            inline=base64.b64encode(b"".join(chunks)).decode() if small else None,
+        )
         self.mailbox.post(head.slot, envelope.to_bytes())
+        ring(kind)
         return head.body
 
     def post_json(self, kind: Kind, value: Any, *, plan: RoundPlan | None = None) -> None:
@@ -116,14 +137,14 @@ class Board:
 
     def was_said(self, kind: Kind, sender: str) -> bool:
         """Whether a party has signed a message about the whole run, without opening what it holds."""
-        return self._head(self._slot(kind, sender, None)) is not None
+        return self._envelope(self._slot(kind, sender, None)) is not None
 
-    def _head(self, slot: Slot) -> Head | None:
+    def _envelope(self, slot: Slot) -> Envelope | None:
         data = self.mailbox.read(slot)
         if data is None:
             return None
         try:
-            return authentic(data, slot=slot, roster=self.roster).head
+            return authentic(data, slot=slot, roster=self.roster)
         except ProtocolError as exc:
             if self.quarantine is None:
                 raise
@@ -132,14 +153,16 @@ class Board:
 
     def read_slot(self, slot: Slot, *, plan_digest: str | None) -> Message | None:
         """Read whatever stands in a slot; ``plan_digest=None`` leaves the digest to the caller."""
-        head = self._head(slot)
-        if head is None:
+        envelope = self._envelope(slot)
+        if envelope is None:
             return None
+        head = envelope.head
         if plan_digest is not None and head.plan_digest != plan_digest:
             raise ProtocolError(
                 f"'{slot.kind}' of '{slot.sender}' belongs to another plan of round {slot.round}"
             )
-        body = self.mailbox.bodies.open(head.body, who=slot.sender)
+        inline = envelope.body
+        body = self.mailbox.bodies.open(head.body, who=slot.sender) if inline is None else memoryview(inline)
         if self.seal is not None and slot.kind not in OPEN_KINDS:
             body = memoryview(self.seal().open(body, slot=slot))
         return Message(head=head, body=body)
@@ -151,7 +174,7 @@ def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:
     Raises:
         ProtocolError: If it is malformed, belongs elsewhere, or is not its alleged sender's to send.
     """
-    envelope = Envelope.from_bytes(data, slot=slot)
+    envelope = _parsed(data, slot)
     if (slot.kind in COORDINATOR_KINDS) != (slot.sender == roster.coordinator):
         raise ProtocolError(f"'{slot.sender}' may not send '{slot.kind}': it is not its role")
     signature = bytes.fromhex(envelope.signature)
@@ -163,3 +186,10 @@ def authentic(data: bytes, *, slot: Slot, roster: Roster) -> Envelope:
             )
         raise ProtocolError(f"'{slot.kind}' at the place of '{slot.sender}' carries no valid signature of it")
     return envelope
+
+
+@functools.lru_cache(
+    maxsize=256
+)  # the same message is met by every party of a process, and again in later phases
+def _parsed(data: bytes, slot: Slot) -> Envelope:
+    return Envelope.from_bytes(data, slot=slot)

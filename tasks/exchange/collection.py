@@ -8,7 +8,7 @@ Runs: on whoever operates the mailbox; it needs no key. Source: own; mark and sw
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data_contracts.envelope import Envelope, Kind
+from data_contracts.envelope import APART_KINDS, Envelope, Kind
 from data_contracts.errors import ProtocolError
 from tasks.exchange.board import authentic
 from tasks.exchange.https_addresses import BODIES
@@ -16,7 +16,6 @@ from tasks.exchange.identity import Roster
 from tasks.exchange.shelves import Posted, Shelves
 
 DAY_SECONDS = 86_400.0
-LARGE_KINDS = frozenset({Kind.MASKED, Kind.SHARES, Kind.UNMASKING})  # what only repeating a sum needs
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def collect(shelves: Shelves, *, roster: Roster, now: float, keep_days: float) -
         _digest(each)
         for name, posted in runs.items()
         for each in posted
-        if name in kept or each.slot.kind not in LARGE_KINDS
+        if name in kept or each.slot.kind not in APART_KINDS
     }
     removed = [
         blob

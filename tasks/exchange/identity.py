@@ -4,6 +4,7 @@ Why: a message counts only under a key of the roster. Runs: anywhere.
 Source: Ed25519, RFC 8032, through the ``cryptography`` package.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,6 +112,7 @@ class Roster(BaseModel):
         return any(signature_holds(key, signature=signature, message=message) for key in keys)
 
 
+@functools.lru_cache(maxsize=1024)
 def signature_holds(public_key: str, *, signature: bytes, message: bytes) -> bool:
     """Whether a message was signed with the private half of a raw Ed25519 key (hexadecimal)."""
     try:

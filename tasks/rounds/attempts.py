@@ -5,6 +5,7 @@ vectors under one set of masks would reveal their difference, so the first one i
 the attempt the root is erased. Runs: on the partner. Source: own.
 """
 
+import contextlib
 import os
 import re
 import resource
@@ -105,9 +106,9 @@ def forbid_core_dumps() -> None:
 
 
 def _erase(path: Path) -> None:
-    if path.exists():
+    with contextlib.suppress(FileNotFoundError):  # another process of this party was faster
         with path.open("r+b") as file:
             file.write(os.urandom(32))
             file.flush()
             os.fsync(file.fileno())
-        path.unlink(missing_ok=True)
+        path.unlink()

@@ -174,7 +174,7 @@ class RoundConductor:
                         spoken.add(sender)
             return True if len(spoken) == len(candidates) or enough(arrived) else None
 
-        await Patience(deadline_seconds=self.plan.deadline_seconds).until(look)
+        await Patience(deadline_seconds=self.plan.deadline_seconds).until(look, kinds=(kind, Kind.REFUSAL))
         return arrived
 
     def _arrived(self, kind: Kind, sender: str, *, check: Check) -> Message | None:

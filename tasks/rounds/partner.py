@@ -43,7 +43,7 @@ async def next_plan(board: Board, round_number: int, *, patience: Patience) -> R
         _, plan = latest_plan(board, round_number)
         return plan or board.read(Kind.RUN_CLOSED, board.roster.coordinator)
 
-    found = await patience.until(look)
+    found = await patience.until(look, kinds=(Kind.PLAN, Kind.RUN_CLOSED))
     if found is None:
         raise _silence(board, f"plan for round {round_number}", patience)
     return found if isinstance(found, RoundPlan) else None
@@ -98,19 +98,19 @@ class Contributor:
         self._demand_pair_secrets(plan)
         self._demand_threshold(plan)
         try:
-            if not self.is_over(plan):
-                root = self.vault.root(plan)
+            if not await beside(lambda: self.is_over(plan)):
+                root = await beside(lambda: self.vault.root(plan))
                 if root is not None and self.board.identity.name in plan.cohort:
                     contribution = read_contribution(directory, plan, who=self.board.identity.name)
                     await self._speak(plan, contribution, root=root)
-                    self.vault.end(plan)
+                    await beside(lambda: self.vault.end(plan))
             result = await self._wait(plan, Kind.RESULT)
         except TooFewPartners:
             self.vault.end(plan)
             raise
         finally:
             self._record_survivors(plan)
-        self.vault.end(plan)
+        await beside(lambda: self.vault.end(plan))
         return dict(result.json())
 
     def _demand_threshold(self, plan: RoundPlan) -> None:
@@ -158,15 +158,17 @@ class Contributor:
 
     async def _speak(self, plan: RoundPlan, contribution: Contribution, *, root: bytes) -> None:
         me, identity = self.board.identity.name, self.board.identity
-        advertised, advert = secure_sum.begin(
-            plan, me=me, root=root, signer=identity.sign, identities=self.board.roster.partner_keys
+        advertised, advert = await beside(
+            lambda: secure_sum.begin(
+                plan, me=me, root=root, signer=identity.sign, identities=self.board.roster.partner_keys
+            )
         )
         await self._post(plan, Kind.ADVERT, [memoryview(advert)])
 
         adverts = await self._closed(plan, Kind.ADVERTS_CLOSED, Kind.ADVERT, allowed=plan.cohort)
         if me not in adverts:
             return
-        shared, shares = self._share(plan, advertised, adverts)
+        shared, shares = await beside(lambda: self._share(plan, advertised, adverts))
         await self._post(plan, Kind.SHARES, [memoryview(shares)])
 
         shares_in = await self._closed(plan, Kind.SHARES_CLOSED, Kind.SHARES, allowed=tuple(adverts))
@@ -180,9 +182,8 @@ class Contributor:
             blinding_secret=self.blinding_secret,
             workers=self.workers,
         )
-        self.vault.pin(
-            plan, "vector", hashlib.sha256(vector[0]).digest()
-        )  # the header holds the body's digest
+        header = hashlib.sha256(vector[0]).digest()  # it holds the body's digest
+        await beside(lambda: self.vault.pin(plan, "vector", header))
         await self._post(plan, Kind.MASKED, vector)
 
         survivors = named_senders(
@@ -190,10 +191,7 @@ class Contributor:
         )
         if me not in survivors:
             return
-        self.vault.releases.check(plan, survivors)
-        self.vault.pin(plan, "survivors", digest_of(list(survivors)).encode())
-        # From here on others can open the sum without this partner.
-        self.vault.releases.record(plan, survivors)
+        await beside(lambda: self._agree_to_release(plan, survivors))
         confirmed, confirmation = masked.confirm(survivors)
         await self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
 
@@ -202,6 +200,12 @@ class Contributor:
         )
         _, unmasking = confirmed.unmask(confirmations)
         await self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
+
+    def _agree_to_release(self, plan: RoundPlan, survivors: tuple[str, ...]) -> None:
+        """Check a sum against those before it and record it: once confirmed, others can open it without this partner."""
+        self.vault.releases.check(plan, survivors)
+        self.vault.pin(plan, "survivors", digest_of(list(survivors)).encode())
+        self.vault.releases.record(plan, survivors)
 
     def _share(
         self, plan: RoundPlan, advertised: secure_sum.Advertised, adverts: dict[str, bytes]
@@ -231,6 +235,11 @@ class Contributor:
     ) -> dict[str, bytes]:
         """Wait until the coordinator closes a phase, then read what it counted."""
         message = await self._wait(plan, closing)
+        return await beside(lambda: self._counted(plan, message, kind, allowed=allowed))
+
+    def _counted(
+        self, plan: RoundPlan, message: Message, kind: Kind, *, allowed: tuple[str, ...]
+    ) -> dict[str, bytes]:
         bodies = {}
         for sender in named_senders(message, allowed=allowed, threshold=plan.threshold):
             found = self.board.read(kind, sender, plan=plan)
@@ -256,7 +265,7 @@ class Contributor:
                 )
             return None
 
-        message = await self.patience.until(look)
+        message = await self.patience.until(look, kinds=(kind, Kind.ABANDONED))
         if message is None:
             raise _silence(self.board, f"'{kind}' of round {plan.round}", self.patience)
         return message

@@ -5,11 +5,15 @@ because a mailbox out of reach answers after minutes. Runs: on every site. Sourc
 """
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
+
+from data_contracts.envelope import Kind
+from tasks.exchange.arrivals import listening
 
 GROWTH = 1.4  # a message that took a while to come then lies unseen for about a third of it at most, with 2 for half
 MAILBOX_THREADS = 4  # each keeps a connection of its own, and a mailbox takes few from each party
@@ -39,8 +43,12 @@ class Patience:
     first_look_seconds: float = 0.004
     last_look_seconds: float = 0.2
 
-    async def until(self, look: Callable[[], Found | None]) -> Found | None:
+    async def until(self, look: Callable[[], Found | None], *, kinds: Collection[Kind] = ()) -> Found | None:
         """Call ``look``, beside the event loop, until it finds something.
+
+        Args:
+            look: Looks once.
+            kinds: What it looks for; a message of such a kind that is posted from this process ends the pause.
 
         Returns:
             What it found, or None if the deadline passed first.
@@ -48,9 +56,14 @@ class Patience:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.deadline_seconds
         pause = self.first_look_seconds
-        while (found := await beside(look)) is None:
-            if loop.time() >= deadline:
-                return None
-            await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
-            pause = min(pause * GROWTH, self.last_look_seconds)
-        return found
+        with listening(kinds) as posted:
+            while True:
+                posted.clear()
+                if (found := await beside(look)) is not None:
+                    return found
+                if (left := deadline - loop.time()) <= 0:
+                    return None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(pause, left)):
+                        await posted.wait()
+                pause = min(pause * GROWTH, self.last_look_seconds)

@@ -89,8 +89,11 @@ class Transcript:
             self._copy.post(slot, data)
             self._messages += 1
         mailbox = self._board.mailbox
-        body = authentic(data, slot=slot, roster=self._board.roster).head.body
-        if self._copy_blob(body, source=mailbox.bodies, who=slot.sender) and slot.kind in NAMING_BLOBS:
+        envelope = authentic(data, slot=slot, roster=self._board.roster)
+        here = envelope.inline is not None or self._copy_blob(
+            envelope.head.body, source=mailbox.bodies, who=slot.sender
+        )
+        if here and slot.kind in NAMING_BLOBS:
             message = self._board.read_slot(slot, plan_digest=None)
             for reference in named_blobs(message.json() if message is not None else None):
                 self._copy_blob(reference, source=mailbox.blobs, who=slot.sender)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from obstore.exceptions import PermissionDeniedError
 
 from data_contracts.canonical_json import canonical_bytes
-from data_contracts.envelope import Envelope, Kind, Slot
+from data_contracts.envelope import APART_KINDS, INLINE_BYTES, MAX_ENVELOPE_BYTES, Envelope, Head, Kind, Slot
 from data_contracts.errors import Equivocation, MotetError, ProtocolError, UpdateMismatch
 from data_contracts.plan import Lane, RoundPlan
+from tasks.exchange.blob_store import reference_to
 from tasks.exchange.identity import Identity
 from tasks.exchange.quarantine import Quarantine
 from tests.exchange.conftest import RUN, SPEAKING
@@ -86,7 +87,7 @@ def test_with_a_quarantine_hostile_bytes_stop_nobody_and_stay_as_evidence(store,
     reasons = [json.loads(path.read_bytes())["why"] for path in quarantine.reasons()]
     assert len(reasons) == 2
     assert any("no valid signature" in why and "partner-a" in why for why in reasons)
-    assert any("4097 bytes" in why and "partner-c" in why for why in reasons)
+    assert any(f"{MAX_ENVELOPE_BYTES + 1} bytes" in why and "partner-c" in why for why in reasons)
 
 
 def test_a_quarantine_does_not_fill_the_disk(tmp_path):
@@ -147,12 +148,64 @@ def test_a_message_of_another_plan_is_refused(boards):
         boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
 
 
-def test_an_altered_body_is_refused(boards, store):
-    reference = boards["partner-a"].post(Kind.ADVERT, [b"abc"], contract="advert@1", plan=PLAN)
-    store.spoil(reference, b"abd")
+@pytest.mark.parametrize(("kind", "size"), [(Kind.ADVERT, INLINE_BYTES + 1), (Kind.MASKED, 3)])
+def test_an_altered_body_that_lies_apart_is_refused(boards, store, kind, size):
+    reference = boards["partner-a"].post(kind, [b"a" * size], contract="body@1", plan=PLAN)
+    store.spoil(reference, b"b" + b"a" * (size - 1))
 
     with pytest.raises(UpdateMismatch, match="do not match"):
-        boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN)
+        boards["partner-b"].read(kind, "partner-a", plan=PLAN)
+
+
+def test_a_small_body_travels_in_its_envelope(boards, store):
+    reference = boards["partner-a"].post(Kind.ADVERT, [b"a" * INLINE_BYTES], contract="body@1", plan=PLAN)
+    assert reference not in boards["partner-a"].mailbox.bodies
+    assert reference not in store.below.bodies
+    assert boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN).body == b"a" * INLINE_BYTES
+
+
+def envelope_with(inline, *, body=b"abc", kind=Kind.ADVERT):
+    """An envelope, well signed, that announces one body and holds what somebody put there."""
+    signer = Identity("partner-a", b"\x01" * 32)
+    slot = Slot(PLAN.run_id, PLAN.round, PLAN.attempt, kind, "partner-a")
+    reference = reference_to([body], contract="body@1")
+    head = Head(**slot._asdict(), plan_digest=PLAN.digest, body=reference)
+    value = {
+        "head": head.model_dump(mode="json"),
+        "signature": signer.sign(head.signed_bytes).hex(),
+        "inline": inline,
+    }
+    return canonical_bytes(value), slot
+
+
+def test_a_body_in_its_envelope_is_read():
+    data, slot = envelope_with("YWJj")
+    assert Envelope.from_bytes(data, slot=slot).body == b"abc"
+    assert Envelope.from_bytes(data, slot=slot).to_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "inline",
+    ["YWJk", "YWJjZA==", "", "YWJ", "YWJj\n", "YW Jj", "YWJj====", "not base64!", "\u00e9", 5, ["YWJj"], {}],
+)
+def test_an_envelope_that_holds_another_body_than_it_announces_is_refused(inline):
+    data, slot = envelope_with(inline)
+    with pytest.raises(ProtocolError, match=r"not the announced one|malformed fields: inline"):
+        Envelope.from_bytes(data, slot=slot)
+
+
+def test_a_body_has_one_spelling_only():
+    data, slot = envelope_with("YQ==", body=b"a")
+    assert Envelope.from_bytes(data, slot=slot).body == b"a"
+    with pytest.raises(ProtocolError, match="not the announced one"):
+        Envelope.from_bytes(data.replace(b"YQ==", b"YR=="), slot=slot)
+
+
+@pytest.mark.parametrize("kind", sorted(APART_KINDS))
+def test_what_is_removed_in_time_never_lies_in_an_envelope(kind):
+    data, slot = envelope_with("YWJj", kind=kind)
+    with pytest.raises(ProtocolError, match="not the announced one"):
+        Envelope.from_bytes(data, slot=slot)
 
 
 def test_a_body_above_the_cap_is_refused_before_it_is_opened(boards, store):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_contracts.envelope import Envelope, Kind, Slot
+from data_contracts.envelope import APART_KINDS, INLINE_BYTES, Envelope, Kind, Slot
 from tasks.exchange.board import Board
-from tasks.exchange.collection import DAY_SECONDS, LARGE_KINDS, collect
+from tasks.exchange.collection import DAY_SECONDS, collect
 from tasks.exchange.identity import Identity
 from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.exchange.mirrored_blobs import SealedBlobs
@@ -32,7 +32,8 @@ def say(store, run_id, *, closed, model=b"a model"):
         if kind is not Kind.RUN_CLOSED:
             sender = "coordinator" if kind in COORDINATOR else "partner-a"
             board = Board(store.mailbox(sender), identity_of(sender), roster, run_id)
-            board.post(kind, [f"{kind} of {run_id}".encode()], contract="x@1")
+            times = INLINE_BYTES if kind is Kind.RESULT else 1  # one lies apart for its size
+            board.post(kind, [f"{kind} of {run_id}".encode() * times], contract="x@1")
     seal = RunSeal(bytes(32), run_id=run_id)
     if isinstance(store, ServiceStore | ObjectStore):
         remote = _sealed_shelf(store)
@@ -83,7 +84,7 @@ def test_only_large_bodies_and_models_of_closed_runs_go_and_every_envelope_stays
     assert (found.ended, found.kept) == (("ended",), ("unfinished",))
     assert sorted(operated.envelopes()) == envelopes
     announced = {each.slot: _body(each) for each in envelopes}
-    gone = {body for slot, body in announced.items() if slot.run_id == "ended" and slot.kind in LARGE_KINDS}
+    gone = {body for slot, body in announced.items() if slot.run_id == "ended" and slot.kind in APART_KINDS}
     models = {name for name in before if name.startswith("ended/")}
     assert before - lying(operated) == gone | models
     assert found.removed == len(gone | models)
@@ -141,8 +142,9 @@ def test_no_unfinished_run_loses_a_body_whatever_else_lies_there(parties, tmp_pa
     for posted in store.below.envelopes():
         run_is_open = not closed[int(posted.slot.run_id.removeprefix("run-"))]
         # A body of exactly KEEP_DAYS is a moment older by the time of the collection.
-        if run_is_open or posted.slot.kind not in LARGE_KINDS or after < KEEP_DAYS:
-            assert _body(posted) in left
+        if run_is_open or posted.slot.kind not in APART_KINDS or after < KEEP_DAYS:
+            inline = Envelope.from_bytes(posted.data, slot=posted.slot).inline
+            assert inline is not None or _body(posted) in left
 
 
 class _DirectoryOnly:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_contracts.envelope import Kind, Slot
+from data_contracts.envelope import MAX_ENVELOPE_BYTES, Kind, Slot
 from data_contracts.errors import ProtocolError, WorkFailed
 from tasks.exchange.durable_files import SCRAP_PREFIX
 from tasks.exchange.https_addresses import address_of_blob, address_of_slot, blob_at, slot_at
@@ -104,7 +104,8 @@ def test_a_party_whose_message_is_refused_reads_why(service):
 
 
 @pytest.mark.parametrize(
-    ("address", "size"), [(address_of_slot(ADVERT), 4097), (address_of_blob("0" * 64), 2**20 + 1)]
+    ("address", "size"),
+    [(address_of_slot(ADVERT), MAX_ENVELOPE_BYTES + 1), (address_of_blob("0" * 64), 2**20 + 1)],
 )
 def test_too_large_a_body_is_refused_by_its_announced_size_before_it_is_read(service, address, size):
     status, _ = ask(service, "partner-a", "PUT", address, headers={"Content-Length": str(size)})

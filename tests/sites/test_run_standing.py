@@ -51,8 +51,13 @@ def bytes_in_mailbox(places, name):
     root = places.site("mailbox").path / "mailbox"
     total = 0
     for path in (root / "messages" / RUN).rglob(f"{name}.json"):
-        body = json.loads(path.read_bytes())["head"]["body"]
-        total += path.stat().st_size + (root / "blobs" / body["sha256"]).stat().st_size
+        envelope = json.loads(path.read_bytes())
+        apart = (
+            0
+            if "inline" in envelope
+            else (root / "blobs" / envelope["head"]["body"]["sha256"]).stat().st_size
+        )
+        total += path.stat().st_size + apart
     return total
 
 
