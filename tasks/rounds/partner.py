@@ -7,9 +7,10 @@ Runs: on the partner. Source: own, around the protocol of ``tasks.secure_aggrega
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,11 +23,13 @@ from tasks.exchange.board import Board, Message
 from tasks.rounds.attempts import AttemptVault
 from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
 from tasks.rounds.patience import Patience, beside
-from tasks.rounds.study import Contribution, read_contribution
+from tasks.rounds.study import read_contribution
 from tasks.secure_aggregation import partner as secure_sum
 from tasks.secure_aggregation.blinding import open_blinded
 from tasks.secure_aggregation.protocol import Attempt
 from tasks.secure_aggregation.vector import SecureSum
+
+Done = TypeVar("Done")
 
 
 async def next_plan(board: Board, round_number: int, *, patience: Patience) -> RoundPlan | None:
@@ -101,9 +104,7 @@ class Contributor:
             if not await beside(lambda: self.is_over(plan)):
                 root = await beside(lambda: self.vault.root(plan))
                 if root is not None and self.board.identity.name in plan.cohort:
-                    contribution = read_contribution(directory, plan, who=self.board.identity.name)
-                    await self._speak(plan, contribution, root=root)
-                    await beside(lambda: self.vault.end(plan))
+                    await self._speak(plan, directory, root=root)
             result = await self._wait(plan, Kind.RESULT)
         except TooFewPartners:
             self.vault.end(plan)
@@ -156,50 +157,84 @@ class Contributor:
             workers=self.workers,
         )
 
-    async def _speak(self, plan: RoundPlan, contribution: Contribution, *, root: bytes) -> None:
-        me, identity = self.board.identity.name, self.board.identity
-        advertised, advert = await beside(
-            lambda: secure_sum.begin(
-                plan, me=me, root=root, signer=identity.sign, identities=self.board.roster.partner_keys
-            )
+    async def _speak(self, plan: RoundPlan, directory: Path, *, root: bytes) -> None:
+        """Say what is to be said in each phase, until the sum is open or goes on without this partner."""
+        contribution = read_contribution(directory, plan, who=self.board.identity.name)
+        advertised = await beside(lambda: self._advertise(plan, root=root))
+        dealt = await self._when(
+            plan, Kind.ADVERTS_CLOSED, lambda closing: self._deal(plan, advertised, closing)
         )
-        await self._post(plan, Kind.ADVERT, [memoryview(advert)])
-
-        adverts = await self._closed(plan, Kind.ADVERTS_CLOSED, Kind.ADVERT, allowed=plan.cohort)
-        if me not in adverts:
+        if dealt is None:
             return
-        shared, shares = await beside(lambda: self._share(plan, advertised, adverts))
-        await self._post(plan, Kind.SHARES, [memoryview(shares)])
-
-        shares_in = await self._closed(plan, Kind.SHARES_CLOSED, Kind.SHARES, allowed=tuple(adverts))
-        if me not in shares_in:
+        shared, dealers = dealt
+        shares = await self._when(
+            plan,
+            Kind.SHARES_CLOSED,
+            lambda closing: self._counted(plan, closing, Kind.SHARES, allowed=dealers),
+        )
+        if self.board.identity.name not in shares:
             return
         masked, vector = await asyncio.to_thread(
             shared.mask,
-            shares_in,
+            shares,
             contribution,
             rounding_key=self.rounding_key,
             blinding_secret=self.blinding_secret,
             workers=self.workers,
         )
+        await beside(lambda: self._send_vector(plan, vector))
+        confirmed = await self._when(
+            plan,
+            Kind.SURVIVORS,
+            lambda closing: self._confirm(plan, masked, closing, allowed=tuple(shares)),
+        )
+        if confirmed is not None:
+            await self._when(
+                plan, Kind.CONFIRMATIONS_CLOSED, lambda closing: self._unmask(plan, confirmed, closing)
+            )
+
+    def _advertise(self, plan: RoundPlan, *, root: bytes) -> secure_sum.Advertised:
+        identity, identities = self.board.identity, self.board.roster.partner_keys
+        advertised, advert = secure_sum.begin(
+            plan, me=identity.name, root=root, signer=identity.sign, identities=identities
+        )
+        self._post(plan, Kind.ADVERT, [memoryview(advert)])
+        return advertised
+
+    def _deal(
+        self, plan: RoundPlan, advertised: secure_sum.Advertised, closing: Message
+    ) -> tuple[secure_sum.Shared, tuple[str, ...]] | None:
+        """Deal shares to all that are counted; None if this partner is not."""
+        adverts = self._counted(plan, closing, Kind.ADVERT, allowed=plan.cohort)
+        if self.board.identity.name not in adverts:
+            return None
+        shared, shares = self._share(plan, advertised, adverts)
+        self._post(plan, Kind.SHARES, [memoryview(shares)])
+        return shared, tuple(adverts)
+
+    def _send_vector(self, plan: RoundPlan, vector: list[memoryview]) -> None:
         header = hashlib.sha256(vector[0]).digest()  # it holds the body's digest
-        await beside(lambda: self.vault.pin(plan, "vector", header))
-        await self._post(plan, Kind.MASKED, vector)
+        self.vault.pin(plan, "vector", header)
+        self._post(plan, Kind.MASKED, vector)
 
-        survivors = named_senders(
-            await self._wait(plan, Kind.SURVIVORS), allowed=tuple(shares_in), threshold=plan.threshold
-        )
-        if me not in survivors:
-            return
-        await beside(lambda: self._agree_to_release(plan, survivors))
+    def _confirm(
+        self, plan: RoundPlan, masked: secure_sum.Masked, closing: Message, *, allowed: tuple[str, ...]
+    ) -> secure_sum.Confirmed | None:
+        """Confirm the survivors; None if this partner is not among them."""
+        survivors = named_senders(closing, allowed=allowed, threshold=plan.threshold)
+        if self.board.identity.name not in survivors:
+            return None
+        self._agree_to_release(plan, survivors)
         confirmed, confirmation = masked.confirm(survivors)
-        await self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
+        self._post(plan, Kind.CONFIRMATION, [memoryview(confirmation)])
+        return confirmed
 
-        confirmations = await self._closed(
-            plan, Kind.CONFIRMATIONS_CLOSED, Kind.CONFIRMATION, allowed=survivors
-        )
+    def _unmask(self, plan: RoundPlan, confirmed: secure_sum.Confirmed, closing: Message) -> None:
+        survivors = confirmed.survivors
+        confirmations = self._counted(plan, closing, Kind.CONFIRMATION, allowed=survivors)
         _, unmasking = confirmed.unmask(confirmations)
-        await self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
+        self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
+        self.vault.end(plan)
 
     def _agree_to_release(self, plan: RoundPlan, survivors: tuple[str, ...]) -> None:
         """Check a sum against those before it and record it: once confirmed, others can open it without this partner."""
@@ -227,25 +262,19 @@ class Contributor:
         if survivors := self._survivors(plan):
             self.vault.releases.record(plan, survivors)
 
-    async def _post(self, plan: RoundPlan, kind: Kind, chunks: list[memoryview]) -> None:
-        await beside(lambda: self.board.post(kind, chunks, contract=f"{kind.value}@1", plan=plan))
-
-    async def _closed(
-        self, plan: RoundPlan, closing: Kind, kind: Kind, *, allowed: tuple[str, ...]
-    ) -> dict[str, bytes]:
-        """Wait until the coordinator closes a phase, then read what it counted."""
-        message = await self._wait(plan, closing)
-        return await beside(lambda: self._counted(plan, message, kind, allowed=allowed))
+    def _post(self, plan: RoundPlan, kind: Kind, chunks: list[memoryview]) -> None:
+        self.board.post(kind, chunks, contract=f"{kind.value}@1", plan=plan)
 
     def _counted(
-        self, plan: RoundPlan, message: Message, kind: Kind, *, allowed: tuple[str, ...]
+        self, plan: RoundPlan, closing: Message, kind: Kind, *, allowed: tuple[str, ...]
     ) -> dict[str, bytes]:
+        """Read the messages that a phase's closing counts."""
         bodies = {}
-        for sender in named_senders(message, allowed=allowed, threshold=plan.threshold):
+        for sender in named_senders(closing, allowed=allowed, threshold=plan.threshold):
             found = self.board.read(kind, sender, plan=plan)
             if found is None:
                 raise ProtocolError(
-                    f"'{message.head.sender}' counts a '{kind}' of '{sender}' in round {plan.round} that is not there"
+                    f"'{closing.head.sender}' counts a '{kind}' of '{sender}' in round {plan.round} that is not there"
                 )
             bodies[sender] = bytes(found.body)
         return bodies
@@ -254,9 +283,19 @@ class Contributor:
         return self.board.read(kind, self.board.roster.coordinator, plan=plan)
 
     async def _wait(self, plan: RoundPlan, kind: Kind) -> Message:
-        def look() -> Message | None:
+        return await self._when(plan, kind, lambda message: message)
+
+    async def _when(self, plan: RoundPlan, kind: Kind, do: Callable[[Message], Done]) -> Done:
+        """Wait for the coordinator's word, then do one thing with it in the same thread.
+
+        Raises:
+            TooFewPartners: If the coordinator abandoned the attempt.
+            ProtocolError: If it stays silent.
+        """
+
+        def look() -> tuple[Done] | None:
             if (message := self._from_coordinator(plan, kind)) is not None:
-                return message
+                return (do(message),)
             if is_abandoned(self.board, plan):
                 raise TooFewPartners(
                     f"'{self.board.roster.coordinator}' abandoned round {plan.round}, attempt {plan.attempt}: fewer than "
@@ -265,10 +304,10 @@ class Contributor:
                 )
             return None
 
-        message = await self.patience.until(look, kinds=(kind, Kind.ABANDONED))
-        if message is None:
+        found = await self.patience.until(look, kinds=(kind, Kind.ABANDONED))
+        if found is None:
             raise _silence(self.board, f"'{kind}' of round {plan.round}", self.patience)
-        return message
+        return found[0]
 
 
 def _silence(board: Board, what: str, patience: Patience) -> ProtocolError:

@@ -94,9 +94,10 @@ def check_lanes(plan: RoundPlan, contribution: Contribution, *, who: str) -> Non
 def write_contribution(directory: Path, contribution: Contribution) -> None:
     """Leave one ``<lane>.npy`` per lane, each in one step."""
     for name, array in contribution.items():
-        with io.BytesIO() as buffer:
-            np.save(buffer, array, allow_pickle=False)
-            replace_whole(directory / f"{name}.npy", [buffer.getbuffer()])
+        values = np.ascontiguousarray(array)
+        with io.BytesIO() as head:
+            np.lib.format.write_array_header_2_0(head, np.lib.format.header_data_from_array_1_0(values))
+            replace_whole(directory / f"{name}.npy", [head.getbuffer(), values.data])
 
 
 def mark_complete(directory: Path, plan: RoundPlan) -> None:

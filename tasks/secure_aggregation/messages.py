@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typing_extensions import Buffer
 
 from data_contracts.errors import ProtocolError, UpdateMismatch
+from tasks.exchange.identity import signature_holds
 from tasks.secure_aggregation.attempt_secrets import PublicKeys
 from tasks.secure_aggregation.graph import Graph
 from tasks.secure_aggregation.key_encapsulation import KEM_CIPHERTEXT_BYTES, KEM_PUBLIC_BYTES
@@ -344,9 +343,7 @@ def _open(message: Buffer, attempt: Attempt, *, kind: Kind, sender: str, payload
             kind, sender, "was made for another plan, phase or sender: a replay, or a plan shown differently"
         )
     signed, signature = data[:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
-    try:
-        Ed25519PublicKey.from_public_bytes(attempt.identities[sender]).verify(signature, signed)
-    except (InvalidSignature, ValueError):
+    if not signature_holds(attempt.identities[sender].hex(), signature=signature, message=signed):
         _refuse(kind, sender, "carries no valid signature of its pinned key")
     return signed[len(head) :]
 
