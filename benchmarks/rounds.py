@@ -179,7 +179,9 @@ def main() -> None:
     if given.flower:
         sides["flower"] = [given.flower, str(FLOWER)]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    with tempfile.TemporaryDirectory() as places:  # removed last: ext4 looks for room slowly where much was just removed
+    with (
+        tempfile.TemporaryDirectory() as places
+    ):  # removed last: ext4 looks for room slowly where much was just removed
         for repeat in range(given.repeats):
             for name, command in sides.items():
                 found[name].append(measured(command, asked | {"place": f"{places}/{name}-{repeat}"}))

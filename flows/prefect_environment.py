@@ -23,6 +23,16 @@ _BATCHES = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
 }
+# What a site waits for takes hours: late runs, pauses and leftovers need no look every few seconds.
+_CALM = {
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "30",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "30",
+    "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "15",
+}
 # Needed by schedules, automations, workers and pauses; a server that lives for one run has none of these.
 _SERVICES_OF_A_SITE = (
     "SCHEDULER",
@@ -63,7 +73,7 @@ def server_environment(home: Path, *, port: int, for_one_run: bool) -> dict[str,
     if for_one_run:
         switched_off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES_OF_A_SITE}
         return environment | switched_off | {"PREFECT_API_BLOCKS_REGISTER_ON_START": "false"}
-    return environment | {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
+    return environment | _CALM | {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
 
 
 def client_environment(home: Path, *, port: int) -> dict[str, str]:

@@ -215,7 +215,7 @@ def _start_prefect(
     assert found.origin is not None  # noqa: S101 - a dependency of this package
     command = [
         *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent)),
-        *("--factory", "prefect.server.api.server:create_app", "--lifespan", "on"),
+        *("--factory", "flows.prefect_server:create_app", "--lifespan", "on"),
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
     ]
     environment = server_environment(home, port=port, for_one_run=not detached)

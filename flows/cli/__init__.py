@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flows.cli.parser import load_handler, parse
@@ -81,9 +81,8 @@ def _run(argv: Sequence[str] | None) -> int:
             if exc.errno == errno.ENOSPC
             else ("check that the path exists and may be written, then run the same command again")
         )
-        return _refuse(
-            arguments.json, "SystemError", f"the system refused: {exc.strerror}", advice, EXIT_SYSTEM
-        )
+        message = f"the system refused{_typed(exc, vars(arguments).values())}: {exc.strerror}"
+        return _refuse(arguments.json, "SystemError", message, advice, EXIT_SYSTEM)
     except BaseException as exc:
         if getattr(arguments, "verbose", False) or isinstance(exc, SystemExit):
             raise
@@ -98,6 +97,14 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.json:
         print(json.dumps(outcome, sort_keys=True))
     return 0
+
+
+def _typed(refused: OSError, values: Iterable[object]) -> str:
+    """The path that was refused, if the person typed it; any other may tell more than is to be told."""
+    words = {
+        str(word) for value in values for word in (value if isinstance(value, list | tuple) else (value,))
+    }
+    return f" '{refused.filename}'" if str(refused.filename) in words else ""
 
 
 def _refuse(as_json: bool, kind: str, message: str, advice: str, exit_code: int) -> int:  # noqa: FBT001 - private

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import EXIT_SYSTEM, main
 from flows.cli.parser import DEFAULT_HOME, parse
 
 CHOSEN = ["--significance", "0.05"]
@@ -38,3 +39,10 @@ def test_what_was_said_before_an_act_holds_for_the_act(act):
     assert (told.home, told.json) == (Path("elsewhere"), True)
     assert parse([command, *rest, "--home", "elsewhere"]).home == Path("elsewhere")
     assert (parse([command, *rest]).home, parse([command, *rest]).json) == (DEFAULT_HOME, False)
+
+
+def test_a_file_that_is_not_there_is_named_as_it_was_typed(tmp_path, capsys):
+    assert main(["init", "coordinator", "--name", "coordinator", "--home", str(tmp_path / "site")]) == 0
+    missing = str(tmp_path / "no-such.json")
+    assert main(["roster", "make", missing, "--home", str(tmp_path / "site")]) == EXIT_SYSTEM
+    assert f"'{missing}': No such file or directory" in capsys.readouterr().err
