@@ -6,6 +6,7 @@ its signed messages; what it fetched, from the plans.
 """
 
 import argparse
+import base64
 import json
 import resource
 import subprocess
@@ -228,9 +229,9 @@ def traffic(mailbox: Path, run: str) -> tuple[int, int]:
         for path in messages.glob(f"r*/*/{sender}.json")
     )
     plans = [
-        json.loads(path.read_bytes())["head"]["body"]["sha256"] for path in messages.glob("r*/plan/*.json")
+        base64.b64decode(json.loads(path.read_bytes())["inline"]) for path in messages.glob("r*/plan/*.json")
     ]
-    models = [json.loads((mailbox / "blobs" / digest).read_bytes())["model_in"] for digest in plans]
+    models = [json.loads(plan)["model_in"] for plan in plans]
     return sent // len(senders), sum(model["bytes"] for model in models if model)
 
 

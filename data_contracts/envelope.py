@@ -78,6 +78,11 @@ MAX_BODY_BYTES: dict[Kind, int] = dict.fromkeys(Kind, 512 * KIB) | {
 APART_KINDS = frozenset({Kind.MASKED, Kind.SHARES, Kind.UNMASKING})
 
 
+def is_inline(kind: Kind, n_bytes: int) -> bool:
+    """Whether a body travels in its envelope: the message has one form, which nobody on the way can change."""
+    return kind not in APART_KINDS and n_bytes <= INLINE_BYTES
+
+
 class Slot(NamedTuple):
     """The one place of a message: two different messages for one slot are equivocation."""
 
@@ -135,16 +140,16 @@ class Envelope(BaseModel):
         return None if self.inline is None else base64.b64decode(self.inline)
 
     def holds_its_body(self) -> bool:
-        """Whether what lies in the envelope is the announced body, in the one spelling that base64 has for it."""
+        """Whether a body that belongs into the envelope lies there, the announced one in its one spelling, and no other."""
+        announced = self.head.body
         if self.inline is None:
-            return True
+            return not is_inline(self.head.kind, announced.bytes)
         try:
             body = base64.b64decode(self.inline, validate=True)
         except ValueError:
             return False
-        announced = self.head.body
         return (
-            self.head.kind not in APART_KINDS
+            is_inline(self.head.kind, len(body))
             and base64.b64encode(body).decode() == self.inline
             and (len(body), hashlib.sha256(body).hexdigest()) == (announced.bytes, announced.sha256)
         )
@@ -164,7 +169,7 @@ class Envelope(BaseModel):
             raise ProtocolError(
                 f"message '{slot.kind}' of '{slot.sender}' has malformed fields: {', '.join(fields)[:200]}"
             ) from None
-        if envelope.head.slot != slot or not isinstance(value, dict):
+        if envelope.head.slot != slot or not isinstance(value, dict) or value.get("inline", "") is None:
             raise ProtocolError(
                 f"message at the place of '{slot.sender}' ({slot.kind}, round {slot.round}, attempt {slot.attempt}) "
                 f"belongs elsewhere; it was moved or replayed"

@@ -31,7 +31,7 @@ _CALM = {
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "60",
     "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "60",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "15",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "30",
 }
 # Needed by schedules, automations, workers and pauses; a server that lives for one run has none of these.
 _SERVICES_OF_A_SITE = (
@@ -93,7 +93,6 @@ def client_environment(home: Path, *, port: int) -> dict[str, str]:
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(_prefect_home(home) / "results"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "motet",  # a run's own lines show on its page
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }

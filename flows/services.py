@@ -29,6 +29,8 @@ MLFLOW_PORT = 5000
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
 DEPLOYMENT = "consortium/single-machine"
+CALM_SERVER = "flows.prefect_server:create_app"  # of a site, which idles for weeks
+OWN_SERVER = "prefect.server.api.server:create_app"  # of one run
 WITHOUT_FLOWS = {
     "mailbox": "run: motet mailbox --home HOME",
     "auditor": "run: motet verify fetch --home HOME",
@@ -215,7 +217,7 @@ def _start_prefect(
     assert found.origin is not None  # noqa: S101 - a dependency of this package
     command = [
         *(sys.executable, "-P", "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent)),
-        *("--factory", "flows.prefect_server:create_app", "--lifespan", "on"),
+        *("--factory", CALM_SERVER if detached else OWN_SERVER, "--lifespan", "on"),
         *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
     ]
     environment = server_environment(home, port=port, for_one_run=not detached)

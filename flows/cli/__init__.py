@@ -104,7 +104,8 @@ def _typed(refused: OSError, values: Iterable[object]) -> str:
     words = {
         str(word) for value in values for word in (value if isinstance(value, list | tuple) else (value,))
     }
-    return f" '{refused.filename}'" if str(refused.filename) in words else ""
+    name = refused.filename
+    return f" '{name}'" if isinstance(name, str) and name in words else ""
 
 
 def _refuse(as_json: bool, kind: str, message: str, advice: str, exit_code: int) -> int:  # noqa: FBT001 - private

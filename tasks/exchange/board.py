@@ -14,14 +14,13 @@ from typing_extensions import Buffer
 
 from data_contracts.canonical_json import canonical_bytes, parse_canonical
 from data_contracts.envelope import (
-    APART_KINDS,
     COORDINATOR_KINDS,
-    INLINE_BYTES,
     MAX_BODY_BYTES,
     Envelope,
     Head,
     Kind,
     Slot,
+    is_inline,
 )
 from data_contracts.errors import ProtocolError
 from data_contracts.plan import RoundPlan
@@ -96,7 +95,7 @@ class Board:
         slot = self._slot(kind, self.identity.name, plan)
         if self.seal is not None and kind not in OPEN_KINDS:
             chunks, contract = [self.seal().seal(chunks, slot=slot)], SEALED_CONTRACT
-        small = kind not in APART_KINDS and sum(memoryview(c).nbytes for c in chunks) <= INLINE_BYTES
+        small = is_inline(kind, sum(memoryview(chunk).nbytes for chunk in chunks))
         head = Head(
             run_id=slot.run_id,
             round=slot.round,

@@ -8,7 +8,7 @@ Runs: on whoever operates the mailbox; it needs no key. Source: own; mark and sw
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data_contracts.envelope import APART_KINDS, Envelope, Kind
+from data_contracts.envelope import APART_KINDS, Envelope, Kind, Slot
 from data_contracts.errors import ProtocolError
 from tasks.exchange.board import authentic
 from tasks.exchange.https_addresses import BODIES
@@ -55,7 +55,7 @@ def collect(shelves: Shelves, *, roster: Roster, now: float, keep_days: float) -
     ended = {name for name, posted in runs.items() if _ended_before(limit, posted, roster)}
     kept = runs.keys() - ended
     spoken_of = {
-        _digest(each)
+        each.body
         for name, posted in runs.items()
         for each in posted
         if name in kept or each.slot.kind not in APART_KINDS
@@ -72,29 +72,41 @@ def collect(shelves: Shelves, *, roster: Roster, now: float, keep_days: float) -
     return Collected(tuple(sorted(ended)), tuple(sorted(kept)), len(removed), n_bytes)
 
 
-def _by_run(envelopes: Iterator[Posted]) -> dict[str, list[Posted]]:
-    runs: dict[str, list[Posted]] = {}
+@dataclass(frozen=True)
+class _Spoken:
+    """What is remembered of an envelope: a mailbox of months has many, so only closings are kept whole."""
+
+    slot: Slot
+    at: float
+    body: str
+    data: bytes
+
+    @classmethod
+    def of(cls, posted: Posted) -> "_Spoken":
+        try:
+            body = Envelope.from_bytes(posted.data, slot=posted.slot).head.body.sha256
+        except ProtocolError:
+            body = ""
+        closes = posted.slot.kind is Kind.RUN_CLOSED
+        return cls(posted.slot, posted.at, body, posted.data if closes else b"")
+
+
+def _by_run(envelopes: Iterator[Posted]) -> dict[str, list[_Spoken]]:
+    runs: dict[str, list[_Spoken]] = {}
     for posted in envelopes:
-        runs.setdefault(posted.slot.run_id, []).append(posted)
+        runs.setdefault(posted.slot.run_id, []).append(_Spoken.of(posted))
     return runs
 
 
-def _ended_before(limit: float, posted: Sequence[Posted], roster: Roster) -> bool:
+def _ended_before(limit: float, posted: Sequence[_Spoken], roster: Roster) -> bool:
     """Whether the coordinator has closed a run, and everything of it came before the limit."""
     closings = [each for each in posted if each.slot.kind is Kind.RUN_CLOSED]
     return max(each.at for each in posted) < limit and any(_is_authentic(each, roster) for each in closings)
 
 
-def _is_authentic(posted: Posted, roster: Roster) -> bool:
+def _is_authentic(closing: _Spoken, roster: Roster) -> bool:
     try:
-        authentic(posted.data, slot=posted.slot, roster=roster)
+        authentic(closing.data, slot=closing.slot, roster=roster)
     except ProtocolError:
         return False
     return True
-
-
-def _digest(posted: Posted) -> str:
-    try:
-        return Envelope.from_bytes(posted.data, slot=posted.slot).head.body.sha256
-    except ProtocolError:
-        return ""

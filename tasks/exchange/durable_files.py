@@ -43,8 +43,6 @@ def create_once(path: Path, chunks: Iterable[Buffer]) -> bool:
     Returns:
         True if this call created the file, False if it existed (whatever it holds).
     """
-    if path.exists():
-        return False
     with _temporary(path.parent) as (handle, name):
         _fill(handle, chunks)
         try:

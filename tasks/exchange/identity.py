@@ -4,7 +4,7 @@ Why: a message counts only under a key of the roster. Runs: anywhere.
 Source: Ed25519, RFC 8032, through the ``cryptography`` package.
 """
 
-import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from data_contracts.errors import SettingsError
 from data_contracts.plan import PartyName
 
 KEY_BYTES = 32
+MOST_ANSWERS = 1024
 
 
 def secret_file(path: Path) -> bytes:
@@ -112,11 +113,27 @@ class Roster(BaseModel):
         return any(signature_holds(key, signature=signature, message=message) for key in keys)
 
 
-@functools.lru_cache(maxsize=1024)
 def signature_holds(public_key: str, *, signature: bytes, message: bytes) -> bool:
-    """Whether a message was signed with the private half of a raw Ed25519 key (hexadecimal)."""
+    """Whether a message was signed with the private half of a raw Ed25519 key (hexadecimal).
+
+    Answers are remembered by the message's digest: every party of a process meets the same messages, and what they say
+    must not outlive its round in memory.
+    """
+    asked = (public_key, signature, hashlib.sha256(message).digest())
+    holds = _ANSWERS.get(asked)
+    if holds is None:
+        if len(_ANSWERS) >= MOST_ANSWERS:
+            _ANSWERS.clear()
+        holds = _ANSWERS[asked] = _verify(*asked[:2], message)
+    return holds
+
+
+def _verify(public_key: str, signature: bytes, message: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+_ANSWERS: dict[tuple[str, bytes, bytes], bool] = {}

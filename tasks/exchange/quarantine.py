@@ -8,12 +8,13 @@ import logging
 from pathlib import Path
 
 from data_contracts.canonical_json import canonical_bytes
+from data_contracts.envelope import MAX_ENVELOPE_BYTES
 from tasks.exchange.durable_files import create_once
 
 logger = logging.getLogger("motet")
 
 MAX_ENTRIES = 1000
-MAX_KEPT_BYTES = 8192
+MAX_KEPT_BYTES = MAX_ENVELOPE_BYTES + 1  # an envelope whole, its signature last
 
 
 class Quarantine:
@@ -29,7 +30,7 @@ class Quarantine:
         self._max_entries = max_entries
 
     def keep(self, data: bytes, *, why: str) -> None:
-        """Keep what was refused, once; at most its first 8192 bytes."""
+        """Keep what was refused, once; at most its first ``MAX_KEPT_BYTES`` bytes."""
         name = hashlib.sha256(why.encode() + data).hexdigest()[:32]
         reason = self.directory / f"{name}.json"
         if reason.exists() or len(self.reasons()) >= self._max_entries:

@@ -83,7 +83,8 @@ class AttemptVault:
 
     def end(self, plan: RoundPlan) -> None:
         """Erase the root; the attempt can never be joined again."""
-        create_once(self._path(plan, "ended"), [b""])
+        if not self._path(plan, "ended").exists():
+            create_once(self._path(plan, "ended"), [b""])
         self._path(plan, "shares").unlink(missing_ok=True)
         _erase(self._path(plan, "root"))
 

@@ -7,6 +7,7 @@ Runs: on the partner. Source: own, around the protocol of ``tasks.secure_aggrega
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,7 @@ class Contributor:
                 root = await beside(lambda: self.vault.root(plan))
                 if root is not None and self.board.identity.name in plan.cohort:
                     await self._speak(plan, directory, root=root)
+                    await beside(lambda: self.vault.end(plan))
             result = await self._wait(plan, Kind.RESULT)
         except TooFewPartners:
             self.vault.end(plan)
@@ -234,7 +236,6 @@ class Contributor:
         confirmations = self._counted(plan, closing, Kind.CONFIRMATION, allowed=survivors)
         _, unmasking = confirmed.unmask(confirmations)
         self._post(plan, Kind.UNMASKING, [memoryview(unmasking)])
-        self.vault.end(plan)
 
     def _agree_to_release(self, plan: RoundPlan, survivors: tuple[str, ...]) -> None:
         """Check a sum against those before it and record it: once confirmed, others can open it without this partner."""
@@ -292,10 +293,11 @@ class Contributor:
             TooFewPartners: If the coordinator abandoned the attempt.
             ProtocolError: If it stays silent.
         """
+        given_up = threading.Event()
 
         def look() -> tuple[Done] | None:
             if (message := self._from_coordinator(plan, kind)) is not None:
-                return (do(message),)
+                return None if given_up.is_set() else (do(message),)
             if is_abandoned(self.board, plan):
                 raise TooFewPartners(
                     f"'{self.board.roster.coordinator}' abandoned round {plan.round}, attempt {plan.attempt}: fewer than "
@@ -304,7 +306,10 @@ class Contributor:
                 )
             return None
 
-        found = await self.patience.until(look, kinds=(kind, Kind.ABANDONED))
+        try:
+            found = await self.patience.until(look, kinds=(kind, Kind.ABANDONED))
+        finally:
+            given_up.set()  # a look that is left behind by a cancelled flow takes no further step
         if found is None:
             raise _silence(self.board, f"'{kind}' of round {plan.round}", self.patience)
         return found[0]

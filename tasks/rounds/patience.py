@@ -5,7 +5,6 @@ because a mailbox out of reach answers after minutes. Runs: on every site. Sourc
 """
 
 import asyncio
-import contextlib
 import contextvars
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +62,8 @@ class Patience:
                     return found
                 if (left := deadline - loop.time()) <= 0:
                     return None
-                with contextlib.suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(min(pause, left)):
                         await posted.wait()
-                pause = min(pause * GROWTH, self.last_look_seconds)
+                except TimeoutError:
+                    pause = min(pause * GROWTH, self.last_look_seconds)

@@ -45,8 +45,9 @@ class ReleaseRegister:
 
     def record(self, plan: RoundPlan, survivors: Collection[str]) -> None:
         """Remember that the sum over these partners is out, or can no longer be stopped."""
-        entry = canonical_bytes({"survivors": sorted(survivors)})
-        create_once(self._folder(plan) / f"{plan.digest[:32]}.json", [entry])
+        path = self._folder(plan) / f"{plan.digest[:32]}.json"
+        if not path.exists():
+            create_once(path, [canonical_bytes({"survivors": sorted(survivors)})])
 
     def check(self, plan: RoundPlan, survivors: Collection[str]) -> None:
         """Check that this sum, set against those recorded, isolates no few partners.

@@ -95,6 +95,8 @@ def write_contribution(directory: Path, contribution: Contribution) -> None:
     """Leave one ``<lane>.npy`` per lane, each in one step."""
     for name, array in contribution.items():
         values = np.ascontiguousarray(array)
+        if values.dtype.hasobject:
+            raise ValueError(f"lane '{name}' holds objects; a contribution is made of numbers")
         with io.BytesIO() as head:
             np.lib.format.write_array_header_2_0(head, np.lib.format.header_data_from_array_1_0(values))
             replace_whole(directory / f"{name}.npy", [head.getbuffer(), values.data])

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from data_contracts.envelope import COORDINATOR_KINDS, Kind, Slot
+from data_contracts.envelope import COORDINATOR_KINDS, Envelope, Kind, Slot
 from data_contracts.errors import ProtocolError
 from data_contracts.references import BlobReference
 from tasks.exchange.blob_store import BlobStore
@@ -88,6 +88,7 @@ class Transcript:
                 return
             self._copy.post(slot, data)
             self._messages += 1
+            self._blob_bytes += len(Envelope.from_bytes(data, slot=slot).body or b"")
         mailbox = self._board.mailbox
         envelope = authentic(data, slot=slot, roster=self._board.roster)
         here = envelope.inline is not None or self._copy_blob(

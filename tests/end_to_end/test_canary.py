@@ -10,6 +10,7 @@ from rdkit import Chem
 
 from flows.sites import Site
 from tests.end_to_end.conftest import CANARY_ID, CANARY_SMILES, CANARY_VALUE
+from tests.messages import readable
 
 pytestmark = pytest.mark.timeout(400)
 PARTNERS = ("partner-a", "partner-b", "partner-c")
@@ -24,8 +25,8 @@ def _own(path, home):
 
 
 def _searchable(path):
-    """A file's bytes; of a Parquet file its decoded content, where compression would hide a canary."""
-    data = path.read_bytes()
+    """A file's bytes, the body in a message among them; of a Parquet file its decoded content, where compression would hide a canary."""
+    data = readable(path)
     if data[:4] == b"PAR1":
         with pa.BufferOutputStream() as sink:
             table = pq.read_table(path)
@@ -59,6 +60,7 @@ def test_the_search_would_find_what_is_there(elsewhere, finished):
     assert any(name.startswith("prefect/") for name in _found(elsewhere, "secure-aggregation"))
     assert "mlflow/mlflow.db" in _found(elsewhere, "motet-trunk")
     assert any("mailbox" in name for name in _found(elsewhere, "partner-a"))
+    assert any("/plan/" in name for name in _found(elsewhere, '"cohort":["'))
     own = [path for path in finished.home.rglob("*.parquet") if _own(path, finished.home)]
     assert any(CANARY_SMILES.encode() in _searchable(path) for path in own)
 

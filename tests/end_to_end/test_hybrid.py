@@ -7,6 +7,7 @@ import pytest
 
 from data_contracts.catalogue import PREDICTIONS
 from tests.end_to_end.conftest import CANARY_SMILES, CANARY_VALUE, Finished, last_object, motet
+from tests.messages import readable
 
 pytestmark = pytest.mark.timeout(400)
 MORE = ("--modality", "hybrid", "--local-trunk", "8", "--no-pooled-arm", "--run-id", "hybrid", "--json")
@@ -55,7 +56,7 @@ def test_a_partners_model_predicts_numbers_with_intervals_beside_classes(hybrid)
 def test_no_value_of_a_partner_is_in_what_others_see(hybrid):
     seen = [hybrid.output, json.dumps(hybrid.result["consortium"])]
     seen += [
-        path.read_bytes().decode("latin-1")
+        readable(path).decode("latin-1")
         for path in (hybrid.directory / "mailbox").rglob("*")
         if path.is_file()
     ]

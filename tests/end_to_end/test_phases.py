@@ -9,6 +9,7 @@ import pytest
 
 from tests.end_to_end.conftest import command, last_object, motet
 from tests.end_to_end.test_crash import await_file
+from tests.messages import body_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -81,11 +82,8 @@ def _cards(home, run):
 
 def _plans(home, run):
     blobs = home / "runs" / run / "mailbox" / "blobs"
-    heads = (home / "runs" / run / "mailbox" / "messages" / run).glob("r*/plan/*.json")
-    digests = [json.loads(path.read_bytes())["head"]["body"]["sha256"] for path in heads]
-    return sorted(
-        (json.loads((blobs / digest).read_bytes()) for digest in digests), key=lambda plan: plan["round"]
-    )
+    messages = (home / "runs" / run / "mailbox" / "messages" / run).glob("r*/plan/*.json")
+    return sorted((json.loads(body_of(path, blobs)) for path in messages), key=lambda plan: plan["round"])
 
 
 def test_a_search_judges_trials_by_the_summed_validation_metric_and_registers_none(searched, home):

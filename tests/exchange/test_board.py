@@ -1,5 +1,6 @@
 """What a reader of the mailbox accepts, and what it refuses."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_a_quarantine_does_not_fill_the_disk(tmp_path):
         quarantine.keep(bytes([number]) * 2**20, why="too much")
 
     assert len(quarantine.reasons()) == 2
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20_000
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * MAX_ENVELOPE_BYTES
 
 
 def test_a_message_moved_to_another_place_is_refused(boards, store):
@@ -192,6 +193,31 @@ def test_an_envelope_that_holds_another_body_than_it_announces_is_refused(inline
     data, slot = envelope_with(inline)
     with pytest.raises(ProtocolError, match=r"not the announced one|malformed fields: inline"):
         Envelope.from_bytes(data, slot=slot)
+
+
+@pytest.mark.parametrize("inline", ["left out", None])
+def test_a_small_body_that_is_not_in_its_envelope_makes_it_another_message(inline):
+    data, slot = envelope_with(inline)
+    if inline == "left out":
+        data = canonical_bytes({key: part for key, part in json.loads(data).items() if key != "inline"})
+    with pytest.raises(ProtocolError, match=r"not the announced one|belongs elsewhere"):
+        Envelope.from_bytes(data, slot=slot)
+
+
+def test_a_large_body_never_lies_in_its_envelope():
+    body = b"a" * (INLINE_BYTES + 1)
+    data, slot = envelope_with(base64.b64encode(body).decode(), body=body)
+    with pytest.raises(ProtocolError, match="not the announced one"):
+        Envelope.from_bytes(data, slot=slot)
+
+
+def test_a_message_that_was_robbed_of_its_body_gives_way_to_its_sender(boards, store):
+    boards["partner-a"].post_json(Kind.ADVERT, {"a": 1}, plan=PLAN)
+    place = envelope_path(store, Kind.ADVERT, "partner-a")
+    whole = json.loads(place.read_bytes())
+    place.write_bytes(canonical_bytes({key: part for key, part in whole.items() if key != "inline"}))
+    boards["partner-a"].post_json(Kind.ADVERT, {"a": 1}, plan=PLAN)
+    assert boards["partner-b"].read(Kind.ADVERT, "partner-a", plan=PLAN).json() == {"a": 1}
 
 
 def test_a_body_has_one_spelling_only():

@@ -1,6 +1,8 @@
 """What the service refuses, from whom, and before it has read what; and how its callers live through an outage."""
 
 import asyncio
+import contextlib
+import hashlib
 import http.client
 import json
 import socket
@@ -235,3 +237,25 @@ def test_a_mailbox_that_was_killed_while_it_wrote_starts_without_scraps(service)
 
 def test_the_mailbox_shows_its_clock(service):
     assert abs(service.mailbox("partner-a")._connection.clock() - datetime.now(UTC).timestamp()) < 60
+
+
+def test_a_body_that_is_there_already_is_read_whole_before_the_next_request(service):
+    body = b"DELETE /v1/blobs/" + b"0" * 64 + b" HTTP/1.1\r\n\r\n"
+    address = address_of_blob(hashlib.sha256(body).hexdigest())
+    tls = party_context(service.parties.key("partner-a"), mailbox=service.parties.certificates["mailbox"])
+    connection = http.client.HTTPSConnection("127.0.0.1", service.port, context=tls, timeout=20)
+    with contextlib.closing(connection):
+        for method, sent in (
+            ("PUT", body),
+            ("PUT", body),
+            ("GET", None),
+            ("PUT", b"x" * len(body)),
+            ("GET", None),
+        ):
+            connection.request(method, address, body=sent)
+            answer = connection.getresponse()
+            found = answer.status, answer.read()
+            if method == "GET":
+                assert found == (200, body)
+            else:
+                assert found[0] == (201 if sent == body else 422)

@@ -8,6 +8,7 @@ from data_contracts.envelope import MAX_BODY_BYTES, Kind
 from data_contracts.errors import AgreementViolation, ProtocolError
 from data_contracts.plan import MAX_PARTNERS, Lane, RoundPlan
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
+from tests.messages import readable
 from tests.rounds.conftest import COUNTING
 
 SHARED = b"\x05" * 32
@@ -34,7 +35,7 @@ def test_partners_open_the_exact_sum_and_the_coordinator_has_only_its_blinded_by
         found = partner(c, name).open_sum(draft)
         assert found.values["counts"].tolist() == [6, -6, 4 * 2**40]
     plain = np.array([6, -6, 4 * 2**40], "<i8").tobytes()
-    files = [path.read_bytes() for path in (c.root / "mailbox").rglob("*") if path.is_file()]
+    files = [readable(path) for path in (c.root / "mailbox").rglob("*") if path.is_file()]
     assert not any(plain in data for data in files)
 
 

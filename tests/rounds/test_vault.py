@@ -9,8 +9,11 @@ import sys
 
 import pytest
 
-from data_contracts.errors import TooFewPartners
+from data_contracts.envelope import Kind
+from data_contracts.errors import ProtocolError, TooFewPartners
 from tasks.rounds.attempts import AttemptVault
+from tasks.rounds.coordinator import publish_plan
+from tasks.rounds.patience import Patience
 
 
 def files(vault_directory, suffix):
@@ -95,3 +98,39 @@ def test_a_process_that_holds_a_root_leaves_no_core_dump(holds, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["vault"]
     else:
         assert int(said) == resource.getrlimit(resource.RLIMIT_CORE)[1], "the child could have dumped"
+
+
+@pytest.mark.parametrize(
+    ("closing", "steps"),
+    [
+        (Kind.ADVERTS_CLOSED, (Kind.ADVERT,)),
+        (Kind.SHARES_CLOSED, (Kind.ADVERT, Kind.SHARES)),
+        (Kind.SURVIVORS, (Kind.ADVERT, Kind.SHARES, Kind.MASKED)),
+    ],
+)
+def test_a_partner_that_is_left_out_of_a_phase_erases_its_root_at_once(make_consortium, closing, steps):
+    c = make_consortium(4)
+    board, left_out = c.boards["coordinator"], c.partners[-1]
+    plan = publish_plan(board, c.draft())
+    others = {"senders": sorted(c.partners[:-1])}
+    everybody = {"senders": sorted(c.partners)}
+
+    async def lead():
+        """Close the phases before with everybody, this one without the last, then fall silent."""
+        for kind, closes in zip(
+            steps, (Kind.ADVERTS_CLOSED, Kind.SHARES_CLOSED, Kind.SURVIVORS), strict=False
+        ):
+            for name in c.partners:
+                patience = Patience(20.0, last_look_seconds=0.01)
+                assert await patience.until(lambda kind=kind, name=name: board.read(kind, name, plan=plan))
+            board.post_json(closes, others if closes is closing else everybody, plan=plan)
+
+    async def play():
+        parts = [c.take_part(name, plan, [1, 2, 3], patience=Patience(2.0)) for name in c.partners]
+        return await asyncio.gather(lead(), *parts, return_exceptions=True)
+
+    outcomes = asyncio.run(play())
+    assert all(isinstance(outcome, ProtocolError) for outcome in outcomes[1:])  # nobody heard an outcome
+    assert files(c.root / left_out / "attempts", "root") == []
+    assert len(files(c.root / left_out / "attempts", "ended")) == 1
+    assert files(c.root / c.partners[0] / "attempts", "root") != []

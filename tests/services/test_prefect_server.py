@@ -1,25 +1,39 @@
-"""Prefect's server with a calmer background worker."""
+"""Prefect's server with calmer loops."""
 
 import functools
 
-from prefect.server.api import background_workers
+import pytest
+from prefect.server.api import background_workers, server
 
 from flows import prefect_server
 
-
-def test_the_background_worker_that_prefect_makes_looks_every_few_seconds(monkeypatch):
-    worker = background_workers.Worker
-    monkeypatch.setattr(background_workers, "Worker", worker)  # as it was, after the test
-    monkeypatch.setattr(prefect_server, "create_prefect", lambda: background_workers.Worker)
-    made = prefect_server.create_app()
-    assert isinstance(made, functools.partial)
-    assert made.func is worker
-    calm = made(docket=None)
-    assert calm.minimum_check_interval == calm.scheduling_resolution == prefect_server.LOOK_EVERY
+MADE = ((background_workers, "Worker"), (server, "Docket"))
 
 
-def test_a_prefect_without_such_a_worker_serves_as_it_is(monkeypatch):
-    monkeypatch.delattr(background_workers, "Worker")
-    monkeypatch.setattr(prefect_server, "create_prefect", lambda: "the server")
+@pytest.fixture
+def as_prefect_left_it(monkeypatch):
+    """What Prefect makes, put back after the test."""
+    for module, name in MADE:
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(server, "create_app", lambda: "the server")
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("as_prefect_left_it")
+def test_what_prefect_makes_looks_and_beats_every_few_seconds():
+    was = [getattr(module, name) for module, name in MADE]
     assert prefect_server.create_app() == "the server"
-    assert not hasattr(background_workers, "Worker")
+    worker, docket = (getattr(module, name) for module, name in MADE)
+    assert all(isinstance(made, functools.partial) for made in (worker, docket))
+    assert [made.func for made in (worker, docket)] == was
+    assert docket(name="a", url="memory://a").heartbeat_interval == prefect_server.BEAT_EVERY
+    calm = worker(docket=None)
+    paces = (calm.minimum_check_interval, calm.scheduling_resolution)
+    assert paces == (prefect_server.CHECK_EVERY, prefect_server.LOOK_EVERY)
+
+
+def test_a_prefect_that_makes_no_such_things_serves_as_it_is(as_prefect_left_it):
+    for module, name in MADE:
+        as_prefect_left_it.delattr(module, name)
+    assert prefect_server.create_app() == "the server"
+    assert not any(hasattr(module, name) for module, name in MADE)

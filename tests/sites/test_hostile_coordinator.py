@@ -1,13 +1,14 @@
 """A coordinator that lies, asks too much or forges: every partner refuses by name, computes nothing, and keeps it on record."""
 
 import asyncio
+import base64
 import json
 from datetime import timedelta
 
 import pytest
 
 from data_contracts.canonical_json import canonical_bytes, digest_of
-from data_contracts.envelope import Envelope, Head, Kind, Slot
+from data_contracts.envelope import Envelope, Head, Kind, Slot, is_inline
 from data_contracts.errors import AgreementViolation, MotetError, ProtocolError, TooFewPartners
 from data_contracts.plan import Lane, RoundPlan
 from data_contracts.references import BlobReference
@@ -73,6 +74,7 @@ class HostileCoordinator:
     def post(self, plan, *, more=None, digest=None, identity=None):
         """Post a plan; whatever of it is not honest is written past the mailbox's own checks."""
         content = canonical_bytes(plan.model_dump(mode="json") | (more or {}))
+        sealed = self.sealed(content)
         head = Head(
             run_id=self.run_id,
             round=0,
@@ -80,10 +82,12 @@ class HostileCoordinator:
             kind=Kind.PLAN,
             sender="coordinator",
             plan_digest=digest or plan.digest,
-            body=self.below.put_body([self.sealed(content)], contract="sealed@1"),
+            body=self.below.put_body([sealed], contract="sealed@1"),
         )
         signature = (identity or self.identity).sign(head.signed_bytes).hex()
-        self.below.post(head.slot, Envelope(head=head, signature=signature).to_bytes())
+        here = is_inline(Kind.PLAN, len(sealed))
+        inline = base64.b64encode(sealed).decode() if here else None
+        self.below.post(head.slot, Envelope(head=head, signature=signature, inline=inline).to_bytes())
         return plan
 
 
