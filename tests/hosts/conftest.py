@@ -12,7 +12,7 @@ from tasks.simulation.wide_import import import_wide_table
 from tests.hosts import postgresql
 from tests.hosts.network import PORT, Network
 from tests.hosts.postgresql import Cluster
-from tests.sites.hosts import ROOT, TRAINING, Hosts, last_object, motet
+from tests.sites.hosts import ROOT, Hosts, on_one_machine
 
 CHEMBL = ROOT.parent / "shared" / "data" / "chembl_5thresh.csv.gz"
 TARGETS, MOLECULES = 5, 900
@@ -55,10 +55,7 @@ def dataset(machine, tmp_path_factory):
 @pytest.fixture(scope="session")
 def reference(dataset, tmp_path_factory):
     """The same run with everybody on one machine."""
-    place = tmp_path_factory.mktemp("one-machine")
-    settings = ["--run-id", "first", "--no-pooled-arm", *TRAINING, "--json"]
-    done = motet("run", "--data", dataset.path, *settings, cwd=place)
-    return last_object(done), place / "motet-home" / "runs" / "first"
+    return on_one_machine(dataset, tmp_path_factory.mktemp("one-machine"))
 
 
 @dataclass

@@ -79,7 +79,7 @@ def test_each_layer_alone_stops_a_partner_that_was_shown_another_model(five, mon
         five.states["p000"].share(adverts)
 
     monkeypatch.setattr(messages, "_head", the_same_head)
-    monkeypatch.setattr(messages, "Ed25519PublicKey", Accepting)
+    monkeypatch.setattr(messages, "signature_holds", lambda *_, **__: True)
     mixed = {**five.adverts(), "p004": elsewhere.adverts()["p004"]}
     shares = five.shares(mixed, five.names[:4]) | elsewhere.shares(mixed, ["p004"])
     with pytest.raises(ProtocolError, match="shares message of 'p004' follows another transcript"):
@@ -96,12 +96,6 @@ def the_same_head(attempt, *, kind, sender):
 
 def accept(*arguments, **more):
     """Whatever it is, it is fine."""
-
-
-class Accepting:
-    verify = accept
-
-    from_public_bytes = classmethod(lambda cls, _: cls())
 
 
 def test_mask_keys_under_two_plans_or_two_transcripts_are_unrelated(five):

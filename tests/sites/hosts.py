@@ -46,6 +46,13 @@ def last_object(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def on_one_machine(dataset, place):
+    """The run that separate hosts are held against, with everybody on one machine: its result, and its directory."""
+    settings = ["--run-id", "first", "--no-pooled-arm", *TRAINING, "--json"]
+    done = motet("run", "--data", dataset.path, *settings, cwd=place)
+    return last_object(done), place / "motet-home" / "runs" / "first"
+
+
 def guide_commands():
     """The commands of the guide, in order."""
     return [

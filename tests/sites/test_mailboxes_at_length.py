@@ -14,22 +14,11 @@ from tests.sites.hosts import (
     begin,
     enrol,
     guide_command,
-    last_object,
-    motet,
 )
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 OUTAGE_SECONDS = 150.0
 MODEL = "trunk_sha256"
-
-
-@pytest.fixture(scope="module")
-def reference(dataset, tmp_path_factory):
-    """The same run with everybody on one machine: its result and its secrets."""
-    place = tmp_path_factory.mktemp("one-machine")
-    settings = ["--run-id", "first", "--no-pooled-arm", *TRAINING, "--json"]
-    done = motet("run", "--data", dataset.path, *settings, cwd=place)
-    return last_object(done), place / "motet-home" / "runs" / "first"
 
 
 @dataclass

@@ -11,7 +11,6 @@ import pytest
 
 from tests.sites.hosts import (
     PARTNERS,
-    TRAINING,
     accept_everywhere,
     begin,
     enrol,
@@ -19,7 +18,6 @@ from tests.sites.hosts import (
     guide_command,
     guide_commands,
     last_object,
-    motet,
     own_structures,
 )
 from tests.sites.operator import assert_the_operator_reads_nothing
@@ -27,15 +25,6 @@ from tests.sites.operator import assert_the_operator_reads_nothing
 pytestmark = pytest.mark.timeout(1800)
 OTHERS = ("mailbox", "auditor", *PARTNERS)
 MOST_COMMANDS = 15
-
-
-@pytest.fixture(scope="module")
-def reference(dataset, tmp_path_factory):
-    """The same run with everybody on one machine."""
-    place = tmp_path_factory.mktemp("one-machine")
-    settings = ["--run-id", "first", "--no-pooled-arm", *TRAINING, "--json"]
-    done = motet("run", "--data", dataset.path, *settings, cwd=place)
-    return last_object(done), place / "motet-home" / "runs" / "first"
 
 
 @pytest.fixture(scope="module")
