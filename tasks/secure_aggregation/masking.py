@@ -6,8 +6,6 @@ Runs: anywhere. Source: Bonawitz et al. 2017 §4 for the masks; NIST SP 800-38A 
 is own, measured in ``benchmarks/secure_aggregation.py``.
 """
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -193,25 +191,17 @@ class MaskStreams:
 def in_threads(work: Callable[[Stretch], Done], stretches: Sequence[Stretch], *, workers: int) -> list[Done]:
     """Do a piece of work for every stretch, some at a time; ciphers, hashes and numpy release the interpreter.
 
-    Parties that share a process share its cores: more threads than that would only wake each other.
-
     Returns:
         What the work returned, in the stretches' order.
     """
-
-    def on_a_core(stretch: Stretch) -> Done:
-        with _CORES:
-            return work(stretch)
-
     if workers <= 1 or len(stretches) <= 1:
-        return [on_a_core(stretch) for stretch in stretches]
+        return [work(stretch) for stretch in stretches]
     with ThreadPoolExecutor(max_workers=min(workers, len(stretches))) as threads:
-        return list(threads.map(on_a_core, stretches))
+        return list(threads.map(work, stretches))
 
 
 def _padded(n_bytes: int) -> int:
     return -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-_CORES = threading.BoundedSemaphore(os.cpu_count() or 1)
 _ZEROS = memoryview(bytes(2 * BLOCK_BYTES))  # slices of it copy nothing

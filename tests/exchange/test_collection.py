@@ -126,6 +126,18 @@ def test_what_nobody_announced_goes_after_its_time(store, operated):
     assert reference.sha256 not in lying(operated)
 
 
+def test_a_message_of_an_older_version_keeps_the_body_that_it_names(parties, tmp_path):
+    store = _DirectoryOnly(parties, tmp_path)
+    say(store, "unfinished", closed=False)
+    (posted,) = (each for each in store.below.envelopes() if each.slot.kind is Kind.RUN_ANSWER)
+    envelope = Envelope.from_bytes(posted.data, slot=posted.slot)
+    reference = store.below.put_body([envelope.body], contract="x@1")
+    path = tmp_path / "messages" / "unfinished" / "r00000-a0" / "run-answer" / "partner-a.json"
+    path.write_bytes(envelope.model_copy(update={"inline": None}).to_bytes())
+    collect(store.below, roster=parties.signed_roster.roster, now=time.time() + LATER, keep_days=KEEP_DAYS)
+    assert reference.sha256 in lying(store.below)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(closed=st.lists(st.booleans(), min_size=1, max_size=4), after=st.integers(0, 60))
 def test_no_unfinished_run_loses_a_body_whatever_else_lies_there(parties, tmp_path_factory, closed, after):
