@@ -18,7 +18,7 @@ SCRAP_PREFIX = ".part-"
 @contextlib.contextmanager
 def _temporary(directory: Path) -> Iterator[tuple[int, Path]]:
     directory.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=directory, prefix=SCRAP_PREFIX)
+    handle, name = tempfile.mkstemp(dir=directory, prefix=SCRAP_PREFIX)  # 0600: secrets are written here too
     try:
         yield handle, Path(name)
     finally:

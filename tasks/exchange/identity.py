@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.errors import SettingsError
 from data_contracts.plan import PartyName
+from tasks.exchange.durable_files import create_once
 
 KEY_BYTES = 32
 MOST_ANSWERS = 1024
@@ -24,19 +25,14 @@ MOST_ANSWERS = 1024
 def secret_file(path: Path) -> bytes:
     """Read a 32-byte secret that only its owner can read, creating it from the system's generator at first.
 
+    Of several that create it at once all read the same; a kill leaves no file or a whole one.
+
     Raises:
         SettingsError: If the file has another size or is readable by others.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(handle, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        create_once(path, [os.urandom(KEY_BYTES)])
     if path.stat().st_mode & 0o077:
         raise SettingsError(f"secret file '{path.name}' is readable by others; run: chmod 600 {path}")
     secret = path.read_bytes()

@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import hmac
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +33,7 @@ from data_contracts.catalogue import ACTIVITIES, ASSAYS, STRUCTURES
 from data_contracts.contract import Contract
 from data_contracts.errors import SettingsError
 from data_contracts.validation import require_valid
-from tasks.exchange.durable_files import replace_whole
+from tasks.exchange.durable_files import create_once, replace_whole
 from tasks.featurization.endpoints import endpoint_ids
 from tasks.featurization.preparation import PartnerFiles
 from tasks.featurization.preparation_rules import rules_of
@@ -289,9 +288,7 @@ def _write(directory: Path, companies: Iterable[Company], *, card: DatasetCard) 
         write_parquet(home / "assays.parquet", ASSAYS, company.assays)
         write_parquet(home / "activities.parquet", ACTIVITIES, company.activities)
         write_parquet(home / "structures.parquet", STRUCTURES, company.structures)
-    handle = os.open(directory / SECRET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(simulated_secret(card.seed))
+    create_once(directory / SECRET, [simulated_secret(card.seed)])
     replace_whole(directory / CARD, [json.dumps(card.model_dump(mode="json"), indent=2).encode() + b"\n"])
 
 

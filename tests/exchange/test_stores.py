@@ -1,6 +1,8 @@
 """Blobs and secrets: whole or absent, readable by their owner only."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -64,6 +66,30 @@ def test_a_secret_is_made_once_and_only_its_owner_reads_it(tmp_path):
     assert len(secret) == 32
     assert secret == secret_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_all_who_make_a_secret_at_once_read_the_same_whole_one(tmp_path):
+    for turn in range(50):
+        start = Barrier(4)
+
+        def make(path=tmp_path / f"key-{turn}", start=start):
+            start.wait()
+            return secret_file(path)
+
+        with ThreadPoolExecutor(4) as pool:
+            made = [future.result() for future in [pool.submit(make) for _ in range(4)]]
+        assert len(set(made)) == 1
+
+
+def test_a_kill_while_a_secret_is_written_leaves_none(tmp_path, monkeypatch):
+    def killed(_handle):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("os.fsync", killed)
+        secret_file(tmp_path / "key")
+    assert not (tmp_path / "key").exists()
+    assert len(secret_file(tmp_path / "key")) == 32
 
 
 def test_a_secret_that_others_can_read_is_refused_without_showing_it(tmp_path):
