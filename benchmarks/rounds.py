@@ -57,7 +57,7 @@ async def _job(place: Path, asked: dict[str, Any]) -> dict[str, Any]:
             plan = publish_plan(board, consortium.draft(number))
             async with asyncio.TaskGroup() as everybody:
                 leading = everybody.create_task(
-                    open_sum(plan, board=unwalked(board), study=unwalked(study), inputs=None)
+                    open_sum(unwalked(plan), board=unwalked(board), study=unwalked(study), inputs=None)
                 )
                 for name in consortium.names:
                     everybody.create_task(consortium.partner(name, plan))
@@ -112,7 +112,8 @@ class _Consortium:
             patience=Patience(600.0),
             workers=1,
         )
-        await secure_aggregation(name, plan, directory, contributor=unwalked(contributor))
+        await secure_aggregation(name, unwalked(plan), directory, contributor=unwalked(contributor))
+        (directory / "update.npy").unlink()  # as a partner's flow leaves a round
 
 
 def _consortium(place: Path, asked: dict[str, Any]) -> _Consortium:

@@ -8,6 +8,7 @@ Runs: anywhere. Source: own; Ed25519 (RFC 8032) over domain-separated canonical 
 import base64
 import hashlib
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -112,9 +113,9 @@ class Head(BaseModel):
         """Where this message belongs."""
         return Slot(self.run_id, self.round, self.attempt, self.kind, self.sender)
 
-    @property
+    @cached_property
     def signed_bytes(self) -> bytes:
-        """The bytes under the signature."""
+        """The bytes under the signature; made once, for every party of a process checks the same head."""
         return SIGNATURE_DOMAIN + canonical_bytes(self.model_dump(mode="json"))
 
 

@@ -296,7 +296,7 @@ async def _round(
     )
     plan = publish_plan(coordinator.board, draft)
     outcome: dict[str, Any] = await open_sum(
-        plan,
+        unwalked(plan),
         board=unwalked(coordinator.board),
         study=unwalked(study),
         inputs=unwalked(coordinator.board.mailbox.blobs),

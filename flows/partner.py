@@ -144,7 +144,7 @@ async def _aggregate(
     """Take part in a round's secure sum; among thousands of minibatches only those that are scored are Prefect tasks."""
     if is_shown(plan):
         outcome: dict[str, Any] = await secure_aggregation(
-            partner.site.name, plan, directory, contributor=unwalked(contributor)
+            partner.site.name, unwalked(plan), directory, contributor=unwalked(contributor)
         )
         return outcome
     return await contributor.contribute(plan, directory)

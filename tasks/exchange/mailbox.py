@@ -77,9 +77,15 @@ def is_misplaced(data: bytes, slot: Slot) -> bool:
 
 
 def _beginning(path: str | Path) -> bytes:
-    """What a file holds, as far as an envelope could reach and one byte more."""
-    with open(path, "rb") as file:  # noqa: PTH123 - a path object costs more than the look
-        return file.read(MAX_ENVELOPE_BYTES + 1)
+    """What a file holds, as far as an envelope could reach and one byte more.
+
+    Three system calls where a file object makes nine: each lets another thread run, and waits for it.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(handle, MAX_ENVELOPE_BYTES + 1)
+    finally:
+        os.close(handle)
 
 
 class DirectoryMailbox:

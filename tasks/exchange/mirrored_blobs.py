@@ -77,10 +77,10 @@ class MirroredBlobs(BlobStore):
         return reference
 
     @override
-    def open(self, reference: BlobReference, *, who: str) -> memoryview:
+    def open(self, reference: BlobReference, *, who: str, hashed: bool = True) -> memoryview:
         if not super().__contains__(reference):
             self._fetch(reference, who=who)
-        return super().open(reference, who=who)
+        return super().open(reference, who=who, hashed=hashed)
 
     def _fetch(self, reference: BlobReference, *, who: str) -> None:
         def keep(blocks: Iterable[bytes]) -> bool:

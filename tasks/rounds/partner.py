@@ -24,7 +24,7 @@ from tasks.exchange.board import Board, Message
 from tasks.rounds.attempts import AttemptVault
 from tasks.rounds.committed import is_abandoned, latest_plan, named_senders
 from tasks.rounds.patience import Patience, beside
-from tasks.rounds.study import read_contribution
+from tasks.rounds.study import Contribution, read_contribution
 from tasks.secure_aggregation import partner as secure_sum
 from tasks.secure_aggregation.blinding import open_blinded
 from tasks.secure_aggregation.protocol import Attempt
@@ -102,11 +102,9 @@ class Contributor:
         self._demand_pair_secrets(plan)
         self._demand_threshold(plan)
         try:
-            if not await beside(lambda: self.is_over(plan)):
-                root = await beside(lambda: self.vault.root(plan))
-                if root is not None and self.board.identity.name in plan.cohort:
-                    await self._speak(plan, directory, root=root)
-                    await beside(lambda: self.vault.end(plan))
+            if (began := await beside(lambda: self._begin(plan, directory))) is not None:
+                await self._speak(plan, *began)
+                await beside(lambda: self.vault.end(plan))
             result = await self._wait(plan, Kind.RESULT)
         except TooFewPartners:
             self.vault.end(plan)
@@ -159,10 +157,18 @@ class Contributor:
             workers=self.workers,
         )
 
-    async def _speak(self, plan: RoundPlan, directory: Path, *, root: bytes) -> None:
-        """Say what is to be said in each phase, until the sum is open or goes on without this partner."""
-        contribution = read_contribution(directory, plan, who=self.board.identity.name)
-        advertised = await beside(lambda: self._advertise(plan, root=root))
+    def _begin(self, plan: RoundPlan, directory: Path) -> tuple[secure_sum.Advertised, Contribution] | None:
+        """Advertise fresh keys; None if the attempt is over or goes on without this partner."""
+        me = self.board.identity.name
+        if self.is_over(plan) or (root := self.vault.root(plan)) is None or me not in plan.cohort:
+            return None
+        contribution = read_contribution(directory, plan, who=me)
+        return self._advertise(plan, root=root), contribution
+
+    async def _speak(
+        self, plan: RoundPlan, advertised: secure_sum.Advertised, contribution: Contribution
+    ) -> None:
+        """Say what is to be said in each further phase, until the sum is open or goes on without this partner."""
         dealt = await self._when(
             plan, Kind.ADVERTS_CLOSED, lambda closing: self._deal(plan, advertised, closing)
         )

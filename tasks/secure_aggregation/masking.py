@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from data_contracts.plan import Lane, RoundPlan
 
-BLOCK_BYTES = 128 * 1024  # keystream, accumulator and operand of a block stay in the level-2 cache
-STRETCH_BYTES = 8 * BLOCK_BYTES  # what a thread does at a time: long enough that starting it costs nothing
+BLOCK_BYTES = 512 * 1024
+STRETCH_BYTES = 1024 * 1024
 CIPHER_BLOCK_BYTES = 16
 ALIGNMENT_BYTES = 64  # every lane begins on a cache line; the gap holds zeros, masked like everything else
 RING_DTYPES: dict[int, np.dtype[np.unsignedinteger]] = {

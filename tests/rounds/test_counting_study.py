@@ -1,6 +1,7 @@
 """The seam: a third, tiny study (an exact secure count) runs over the engine without a change in it."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from data_contracts.errors import (
     UpdateMismatch,
 )
 from data_contracts.plan import Lane
+from tasks.exchange.mailbox import DirectoryMailbox
 from tasks.rounds.coordinator import conduct, publish_plan
 from tasks.rounds.partner import next_plan
 from tasks.rounds.patience import Patience
@@ -194,3 +196,28 @@ def test_a_plan_with_a_lower_threshold_than_a_site_grants_is_refused_by_that_sit
     assert [type(outcome) for outcome in refused[1:]] == [AgreementViolation] * 5
     assert "no sum of fewer than 4" in str(refused[1])
     assert not (c.root / "mailbox" / "messages" / "run-1" / "r00001-a0" / "advert").exists()
+
+
+@pytest.mark.parametrize("at", [-1, 300, 0])
+def test_whose_vector_was_altered_in_the_mailbox_counts_as_absent(make_consortium, at):
+    class Altering(DirectoryMailbox):
+        def put_body(self, chunks, *, contract):
+            reference = super().put_body(chunks, contract=contract)
+            if contract == "masked@1":
+                data = bytearray(self.bodies.path(reference).read_bytes())
+                data[at] ^= 1
+                self.bodies.path(reference).write_bytes(data)
+            return reference
+
+    consortium = make_consortium(4)
+    boards = consortium.boards
+    boards["partner-b"] = replace(boards["partner-b"], mailbox=Altering(consortium.root / "mailbox"))
+    counts = {name: [1, 10, 100] for name in consortium.partners}
+
+    outcome = asyncio.run(run_round(consortium, counts, threshold=3))[0]
+
+    assert outcome == {
+        "total": [3, 30, 300],
+        "n": 3,
+        "survivors": ["partner-a", "partner-c", "partner-d"],
+    }
