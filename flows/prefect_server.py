@@ -4,11 +4,17 @@ Why: a site idles for weeks beside a partner's other work, and those loops, whos
 thirds of what it cost. Runs: on every site, as the factory that uvicorn calls. Source: own, measured: decision 0042.
 """
 
+import asyncio
+import contextlib
 import functools
+import importlib
+import queue
+import time
 from datetime import timedelta
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import uvicorn
 from prefect.server.api import background_workers, server
 
 if TYPE_CHECKING:
@@ -17,13 +23,39 @@ if TYPE_CHECKING:
 LOOK_EVERY = timedelta(seconds=5)
 CHECK_EVERY = timedelta(seconds=2)  # also how long a burst of work waits for a free slot
 BEAT_EVERY = timedelta(seconds=30)
+LISTEN_EVERY_SECONDS = 1.0  # for word that a piece of background work is to be cancelled
+TICK_EVERY_SECONDS = 1.0  # how long the server takes to hear that it shall end
 
 
 def create_app() -> "FastAPI":
     """Make Prefect's server; where another version of it knows no such names, unchanged."""
     _calm(background_workers, "Worker", minimum_check_interval=CHECK_EVERY, scheduling_resolution=LOOK_EVERY)
     _calm(server, "Docket", heartbeat_interval=BEAT_EVERY)
+    with contextlib.suppress(ImportError):
+        messages = importlib.import_module(
+            "burner_redis.pubsub"
+        ).PubSub  # what docket listens to in one process
+        if hasattr(messages, "_queue_get"):
+            messages._queue_get = _next_message  # noqa: SLF001 - its pace, a thread ten times a second, is fixed in it
+    uvicorn.Server.main_loop = _tick  # type: ignore[method-assign,assignment]  # ten ticks a second otherwise
     return server.create_app()
+
+
+async def _tick(serving: uvicorn.Server) -> None:
+    """Uvicorn's loop beside its requests: whether it shall end, and the date that its answers bear."""
+    while not await serving.on_tick(0):  # noqa: ASYNC110 - a signal sets what it looks at, not an event
+        await asyncio.sleep(TICK_EVERY_SECONDS)
+
+
+async def _next_message(messages: Any, seconds: float | None) -> Any:
+    """The next message in a queue, or None after so many seconds: looked for now and then, and by no thread."""
+    deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return messages._queue.get_nowait()  # noqa: SLF001 - a part of the replaced method
+        if time.monotonic() >= deadline:
+            return None
+        await asyncio.sleep(LISTEN_EVERY_SECONDS)
 
 
 def _calm(module: ModuleType, name: str, **paces: timedelta) -> None:
