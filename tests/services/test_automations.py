@@ -1,15 +1,17 @@
 """What a site's Prefect does by itself, on a server of its own: real events, real rules, short intervals."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.error
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows import processes, services
+from flows import prefect_environment, processes, services
 from flows.automations import DEAD, FAILED, LOST_HEARTBEATS, OWES_NO_HEARTBEAT, ROUND_SECONDS, SILENT
 from flows.prefect_environment import HEARTBEAT_SECONDS, client_environment
 from tests.services import test_services
@@ -21,6 +23,7 @@ PATIENCE_SECONDS = 150
 PROGRAM = """
 import json, sys, time
 from prefect import flow
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.events import emit_event
@@ -30,6 +33,9 @@ from flows.automations import HEARTBEAT, RUN_STARTED, install
 from flows.reporting import run_resource
 
 given = json.loads(sys.argv[1])
+CustomWebhookNotificationBlock(
+    name="steward", url=given["steward"], json_data={"subject": "{{subject}}", "body": "{{body}}"}
+).save("steward")
 told = {"installed": [install(**given["short"]) for _ in range(2)]}
 
 @flow
@@ -73,18 +79,42 @@ def server(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "SERVICES", ("prefect",))
+        patch.setitem(prefect_environment._CALM, "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY", "PT2S")
         (service,) = services.up(home, prefect_port=processes.free_port()).services
         yield home, f"{service.url}/api"
         services.down(home)
 
 
 @pytest.fixture(scope="module")
-def happened(server):
+def steward():
+    """Where a site's people are told: a service that takes what a webhook sends, and what it has got."""
+    got = []
+
+    class Inbox(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Inbox) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{service.server_port}/", got
+        service.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def happened(server, steward):
     """Two runs that said once that they live, of which one waits for a person; a run without a round."""
     home, api = server
+    given = {"steward": steward[0], "short": SHORT | {"notification_block": "custom-webhook/steward"}}
     port = int(api.split(":")[2].split("/")[0])
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps({"short": SHORT})],
+        [sys.executable, "-c", PROGRAM, json.dumps(given)],
         capture_output=True,
         text=True,
         check=False,
@@ -131,10 +161,15 @@ def test_a_run_without_a_heartbeat_is_crashed_and_one_that_waits_for_a_person_ne
     assert ask(f"{api}/flow_runs/{runs['waiting']}")["state"]["name"] == "Suspended"
 
 
-def test_a_crashed_run_and_a_run_without_a_round_are_told(server, happened):
+@pytest.mark.usefixtures("happened")
+def test_a_crashed_run_and_a_run_without_a_round_are_told(server, steward):
     _, api = server
     assert wait_for(lambda: triggered(api, FAILED))
     assert wait_for(lambda: triggered(api, SILENT))
+    _, got = steward
+    told = wait_for(lambda: len(got) >= 2 and {each["subject"]: each["body"] for each in got})
+    assert told["motet: dead"].startswith(f"{FAILED}: prefect.flow-run.Crashed at ")
+    assert told["motet: still"].startswith(f"{SILENT}: ")
 
 
 def test_the_intervals_are_those_of_a_site():
