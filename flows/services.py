@@ -251,6 +251,8 @@ def _start_mlflow(home: Path, *, port: int) -> Process:
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes for chat evaluations
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",  # it would carry what a page holds to language models elsewhere
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "none",  # and these to any address
     }
     return _start(home, "mlflow", command, environment=environment, port=port, detached=True)
 

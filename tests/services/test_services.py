@@ -95,6 +95,42 @@ def test_mlflow_refuses_a_foreign_host_name(urls):
     refused.value.close()
 
 
+def answer_to(url, body=None, *, method=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url, data=data, headers={"Content-Type": "application/json"}, method=method
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code
+
+
+WEBHOOK = {
+    "name": "w",
+    "url": "https://203.0.113.9/x",
+    "events": [{"entity": "MODEL_VERSION", "action": "CREATED"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "method"),
+    [
+        ("ajax-api/3.0/mlflow/assistant/providers", None, "GET"),
+        ("ajax-api/3.0/mlflow/assistant/config", None, "GET"),
+        ("ajax-api/3.0/mlflow/assistant/config", {"providers": {}}, "PUT"),
+        ("ajax-api/3.0/mlflow/assistant/message", {"message": "ls"}, "POST"),
+        ("gateway/mlflow/v1/chat/completions", {"model": "m", "messages": []}, "POST"),
+        ("api/2.0/mlflow/webhooks", WEBHOOK, "POST"),
+    ],
+)
+def test_mlflow_runs_no_commands_and_tells_nobody_elsewhere(urls, path, body, method):
+    assert 400 <= answer_to(f"{urls['mlflow']}/{path}", body, method=method) < 600
+    assert answer_to(f"{urls['mlflow']}/version") == 200
+
+
 def test_a_run_uses_the_server_that_stands(home, started):
     told = []
     with services.prefect_server(home, meanwhile=told.append) as server:
