@@ -9,9 +9,10 @@ import base64
 import hashlib
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import override
 
 from data_contracts.canonical_json import canonical_bytes, parse_canonical
 from data_contracts.errors import ProtocolError
@@ -117,6 +118,20 @@ class Head(BaseModel):
     def signed_bytes(self) -> bytes:
         """The bytes under the signature; made once, for every party of a process checks the same head."""
         return SIGNATURE_DOMAIN + canonical_bytes(self.model_dump(mode="json"))
+
+    @override
+    def __copy__(self) -> Self:
+        """Copy without these bytes: ``model_copy`` changes fields afterwards."""
+        copied = super().__copy__()
+        copied.__dict__.pop("signed_bytes", None)
+        return copied
+
+    @override
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy without these bytes, likewise."""
+        copied = super().__deepcopy__(memo)
+        copied.__dict__.pop("signed_bytes", None)
+        return copied
 
 
 class Envelope(BaseModel):

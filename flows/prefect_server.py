@@ -10,6 +10,7 @@ import functools
 import importlib
 import queue
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from prefect.server.api import background_workers, server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+Wait = Callable[[Any, float | None], Awaitable[Any]]
 
 LOOK_EVERY = timedelta(seconds=5)
 CHECK_EVERY = timedelta(seconds=2)  # also how long a burst of work waits for a free slot
@@ -31,13 +34,13 @@ def create_app() -> "FastAPI":
     """Make Prefect's server; where another version of it knows no such names, unchanged."""
     _calm(background_workers, "Worker", minimum_check_interval=CHECK_EVERY, scheduling_resolution=LOOK_EVERY)
     _calm(server, "Docket", heartbeat_interval=BEAT_EVERY)
-    with contextlib.suppress(ImportError):
-        messages = importlib.import_module(
+    with contextlib.suppress(ImportError, AttributeError):
+        listener = importlib.import_module(
             "burner_redis.pubsub"
         ).PubSub  # what docket listens to in one process
-        if hasattr(messages, "_queue_get"):
-            messages._queue_get = _next_message  # noqa: SLF001 - its pace, a thread ten times a second, is fixed in it
-    uvicorn.Server.main_loop = _tick  # type: ignore[method-assign,assignment]  # ten ticks a second otherwise
+        listener._queue_get = _listening_calmly(listener._queue_get)  # noqa: SLF001 - its pace is fixed in it
+    if hasattr(uvicorn.Server, "main_loop") and hasattr(uvicorn.Server, "on_tick"):
+        uvicorn.Server.main_loop = _tick  # type: ignore[method-assign,assignment]  # ten ticks a second otherwise
     return server.create_app()
 
 
@@ -47,15 +50,26 @@ async def _tick(serving: uvicorn.Server) -> None:
         await asyncio.sleep(TICK_EVERY_SECONDS)
 
 
-async def _next_message(messages: Any, seconds: float | None) -> Any:
-    """The next message in a queue, or None after so many seconds: looked for now and then, and by no thread."""
-    deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
-    while True:
-        with contextlib.suppress(queue.Empty):
-            return messages._queue.get_nowait()  # noqa: SLF001 - a part of the replaced method
-        if time.monotonic() >= deadline:
-            return None
-        await asyncio.sleep(LISTEN_EVERY_SECONDS)
+def _listening_calmly(waiting_in_a_thread: Wait) -> Wait:
+    """Look for a message now and then instead of sending a thread to wait for it ten times a second.
+
+    None is said after the seconds asked for, rounded up to whole paces.
+    """
+
+    @functools.wraps(waiting_in_a_thread)
+    async def next_message(messages: Any, seconds: float | None) -> Any:
+        arrived = getattr(messages, "_queue", None)
+        if not isinstance(arrived, queue.Queue):  # not the listener that this was written for
+            return await waiting_in_a_thread(messages, seconds)
+        deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return arrived.get_nowait()
+            if time.monotonic() >= deadline:
+                return None
+            await asyncio.sleep(LISTEN_EVERY_SECONDS)
+
+    return next_message
 
 
 def _calm(module: ModuleType, name: str, **paces: timedelta) -> None:

@@ -78,13 +78,12 @@ class BlobStore:
             return False
         return True
 
-    def open(self, reference: BlobReference, *, who: str, hashed: bool = True) -> memoryview:
+    def open(self, reference: BlobReference, *, who: str) -> memoryview:
         """Map a blob into memory and check its digest.
 
         Args:
             reference: What is expected.
             who: The party that announced it, for the error message.
-            hashed: False leaves the digest to whoever knows another one of the same bytes; the size is checked all the same.
 
         Returns:
             A read-only view, shape ``(reference.bytes,)``; the file stays mapped while the view lives.
@@ -104,7 +103,10 @@ class BlobStore:
             raise ProtocolError(
                 f"the {reference.contract} that '{who}' announced is not in the store; it must be sent again"
             ) from None
-        if len(data) != reference.bytes or (hashed and _sha256(data) != reference.sha256):
+        digest = hashlib.sha256()
+        for start in range(0, len(data), READ_BLOCK):
+            digest.update(data[start : start + READ_BLOCK])
+        if len(data) != reference.bytes or digest.hexdigest() != reference.sha256:
             raise UpdateMismatch(
                 f"the {reference.contract} of '{who}' has {len(data)} bytes that do not match their digest; "
                 f"expected {reference.bytes} bytes as announced"
@@ -128,13 +130,6 @@ def reference_to(chunks: Sequence[Buffer], *, contract: str) -> BlobReference:
         digest.update(chunk)
         size += memoryview(chunk).nbytes
     return BlobReference(sha256=digest.hexdigest(), bytes=size, contract=contract)
-
-
-def _sha256(data: memoryview) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(data), READ_BLOCK):
-        digest.update(data[start : start + READ_BLOCK])
-    return digest.hexdigest()
 
 
 class _NotAsAnnouncedError(Exception):

@@ -120,17 +120,8 @@ class Board:
         """Post a body of canonical JSON."""
         self.post(kind, [canonical_bytes(value)], contract=f"{kind.value}@1", plan=plan)
 
-    def read(
-        self, kind: Kind, sender: str, *, plan: RoundPlan | None = None, hashed: bool = True
-    ) -> Message | None:
+    def read(self, kind: Kind, sender: str, *, plan: RoundPlan | None = None) -> Message | None:
         """Read one message of the run or of a round, verified.
-
-        Args:
-            kind: What it is.
-            sender: Whose.
-            plan: The round it belongs to; None for a message about the whole run.
-            hashed: False leaves the bytes of a body that lies apart to a caller who checks them against a signed digest
-                of its own.
 
         Returns:
             The message, or None if it is not there (yet).
@@ -138,8 +129,7 @@ class Board:
         Raises:
             ProtocolError: If something is there that its alleged sender did not say here, or may not say.
         """
-        slot = self._slot(kind, sender, plan)
-        return self.read_slot(slot, plan_digest=plan.digest if plan else "", hashed=hashed)
+        return self.read_slot(self._slot(kind, sender, plan), plan_digest=plan.digest if plan else "")
 
     def _slot(self, kind: Kind, sender: str, plan: RoundPlan | None) -> Slot:
         return Slot(self.run_id, plan.round if plan else 0, plan.attempt if plan else 0, kind, sender)
@@ -160,8 +150,8 @@ class Board:
             self.quarantine.keep(data, why=str(exc))
             return None
 
-    def read_slot(self, slot: Slot, *, plan_digest: str | None, hashed: bool = True) -> Message | None:
-        """Read whatever stands in a slot; ``plan_digest=None`` leaves the plan to the caller, ``hashed`` is that of ``read``."""
+    def read_slot(self, slot: Slot, *, plan_digest: str | None) -> Message | None:
+        """Read whatever stands in a slot; ``plan_digest=None`` leaves the digest to the caller."""
         envelope = self._envelope(slot)
         if envelope is None:
             return None
@@ -171,11 +161,7 @@ class Board:
                 f"'{slot.kind}' of '{slot.sender}' belongs to another plan of round {slot.round}"
             )
         inline = envelope.body
-        body = (
-            self.mailbox.bodies.open(head.body, who=slot.sender, hashed=hashed)
-            if inline is None
-            else memoryview(inline)
-        )
+        body = self.mailbox.bodies.open(head.body, who=slot.sender) if inline is None else memoryview(inline)
         if self.seal is not None and slot.kind not in OPEN_KINDS:
             body = memoryview(self.seal().open(body, slot=slot))
         return Message(head=head, body=body)

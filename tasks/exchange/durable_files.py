@@ -28,15 +28,18 @@ def _temporary(directory: Path) -> Iterator[tuple[int, str]]:
     try:
         yield handle, name
     finally:
-        os.close(handle)
-        with contextlib.suppress(FileNotFoundError):  # renamed
-            os.unlink(name)  # noqa: PTH108 - a path object costs more than the call
+        try:
+            os.close(handle)
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # renamed
+                os.unlink(name)  # noqa: PTH108 - a path object costs more than the call
 
 
 def _fill(handle: int, chunks: Iterable[Buffer]) -> None:
     for chunk in chunks:
-        view = memoryview(chunk)
-        left = view.cast("B") if view.nbytes else view
+        if not (view := memoryview(chunk)).nbytes:
+            continue
+        left = view.cast("B")
         while left:
             left = left[os.write(handle, left) :]
     os.fsync(handle)

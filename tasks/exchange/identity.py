@@ -4,6 +4,7 @@ Why: a message counts only under a key of the roster. Runs: anywhere.
 Source: Ed25519, RFC 8032, through the ``cryptography`` package.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_contracts.errors import SettingsError
 from data_contracts.plan import PartyName
-from tasks.exchange.durable_files import create_once
+from tasks.exchange.durable_files import SCRAP_PREFIX, create_once
 
 KEY_BYTES = 32
 MOST_ANSWERS = 1024
@@ -33,12 +34,23 @@ def secret_file(path: Path) -> bytes:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         create_once(path, [os.urandom(KEY_BYTES)])
-    if path.stat().st_mode & 0o077:
+    found = path.stat()
+    if found.st_nlink > 1:
+        _remove_second_names(path, found)
+    if found.st_mode & 0o077:
         raise SettingsError(f"secret file '{path.name}' is readable by others; run: chmod 600 {path}")
     secret = path.read_bytes()
     if len(secret) != KEY_BYTES:
         raise SettingsError(f"secret file '{path.name}' has {len(secret)} bytes, expected {KEY_BYTES}")
     return secret
+
+
+def _remove_second_names(path: Path, found: os.stat_result) -> None:
+    """Remove what a kill left of a secret's making: whoever removes the secret must not leave it under another name."""
+    for scrap in path.parent.glob(f"{SCRAP_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if os.path.samestat(scrap.stat(), found):
+                scrap.unlink()
 
 
 class Identity:

@@ -79,11 +79,16 @@ def is_misplaced(data: bytes, slot: Slot) -> bool:
 def _beginning(path: str | Path) -> bytes:
     """What a file holds, as far as an envelope could reach and one byte more.
 
-    Three system calls where a file object makes nine: each lets another thread run, and waits for it.
+    Four system calls where a file object makes nine: each lets another thread run, and waits for it.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        return os.read(handle, MAX_ENVELOPE_BYTES + 1)
+        data = b""
+        while piece := os.read(
+            handle, MAX_ENVELOPE_BYTES + 1 - len(data)
+        ):  # some file systems give less than there is
+            data += piece
+        return data
     finally:
         os.close(handle)
 

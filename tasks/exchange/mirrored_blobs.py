@@ -77,10 +77,10 @@ class MirroredBlobs(BlobStore):
         return reference
 
     @override
-    def open(self, reference: BlobReference, *, who: str, hashed: bool = True) -> memoryview:
+    def open(self, reference: BlobReference, *, who: str) -> memoryview:
         if not super().__contains__(reference):
             self._fetch(reference, who=who)
-        return super().open(reference, who=who, hashed=hashed)
+        return super().open(reference, who=who)
 
     def _fetch(self, reference: BlobReference, *, who: str) -> None:
         def keep(blocks: Iterable[bytes]) -> bool:

@@ -179,8 +179,7 @@ class RoundConductor:
 
     def _arrived(self, kind: Kind, sender: str, *, check: Check) -> Message | None:
         try:
-            hashed = kind is not Kind.MASKED  # its check takes a signed digest of the vector, in threads
-            message = self.board.read(kind, sender, plan=self.plan, hashed=hashed)
+            message = self.board.read(kind, sender, plan=self.plan)
             if message is not None:
                 check(sender, message.body)
             else:

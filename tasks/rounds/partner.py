@@ -101,8 +101,10 @@ class Contributor:
         """
         self._demand_pair_secrets(plan)
         self._demand_threshold(plan)
+        left = threading.Event()
         try:
-            if (began := await beside(lambda: self._begin(plan, directory))) is not None:
+            began = await beside(lambda: self._begin(plan, directory, left=left))
+            if began is not None:
                 await self._speak(plan, *began)
                 await beside(lambda: self.vault.end(plan))
             result = await self._wait(plan, Kind.RESULT)
@@ -110,6 +112,7 @@ class Contributor:
             self.vault.end(plan)
             raise
         finally:
+            left.set()
             self._record_survivors(plan)
         await beside(lambda: self.vault.end(plan))
         return dict(result.json())
@@ -157,13 +160,18 @@ class Contributor:
             workers=self.workers,
         )
 
-    def _begin(self, plan: RoundPlan, directory: Path) -> tuple[secure_sum.Advertised, Contribution] | None:
-        """Advertise fresh keys; None if the attempt is over or goes on without this partner."""
+    def _begin(
+        self, plan: RoundPlan, directory: Path, *, left: threading.Event
+    ) -> tuple[secure_sum.Advertised, Contribution] | None:
+        """Advertise fresh keys; None if the attempt is over, goes on without this partner, or its flow was cancelled."""
         me = self.board.identity.name
-        if self.is_over(plan) or (root := self.vault.root(plan)) is None or me not in plan.cohort:
+        if self.is_over(plan) or left.is_set():
+            return None
+        root = self.vault.root(plan)
+        if root is None or me not in plan.cohort:
             return None
         contribution = read_contribution(directory, plan, who=me)
-        return self._advertise(plan, root=root), contribution
+        return None if left.is_set() else (self._advertise(plan, root=root), contribution)
 
     async def _speak(
         self, plan: RoundPlan, advertised: secure_sum.Advertised, contribution: Contribution

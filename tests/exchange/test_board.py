@@ -288,3 +288,13 @@ def test_canonical_json_follows_the_example_of_rfc_8785():
     assert canonical_bytes(value) == (
         b'{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27]}'
     )
+
+
+def test_a_changed_copy_of_a_head_signs_its_own_bytes():
+    slot = Slot(PLAN.run_id, PLAN.round, PLAN.attempt, Kind.ADVERT, "partner-a")
+    head = Head(**slot._asdict(), plan_digest=PLAN.digest, body=reference_to([b"abc"], contract="body@1"))
+    assert head.signed_bytes == Head.model_validate(head.model_dump()).signed_bytes
+    for deep in (False, True):
+        changed = head.model_copy(update={"sender": "partner-b"}, deep=deep)
+        assert changed.signed_bytes == Head.model_validate(changed.model_dump()).signed_bytes
+        assert changed.signed_bytes != head.signed_bytes

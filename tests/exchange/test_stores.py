@@ -1,9 +1,14 @@
 """Blobs and secrets: whole or absent, readable by their owner only."""
 
+import signal
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -81,16 +86,32 @@ def test_all_who_make_a_secret_at_once_read_the_same_whole_one(tmp_path):
         assert len(set(made)) == 1
 
 
-def test_a_kill_while_a_secret_is_written_leaves_none(tmp_path, monkeypatch):
-    def killed(_handle):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("dies_in", "stands"), [("os.fsync", False), ("os.unlink", True)])
+def test_a_kill_while_a_secret_is_made_leaves_none_or_a_whole_one_under_one_name(tmp_path, dies_in, stands):
+    path = tmp_path / "keys" / "key"
+    program = f"""
+import os, pathlib, signal
+from tasks.exchange.identity import secret_file
+{dies_in} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+secret_file(pathlib.Path({str(path)!r}))
+"""
+    died = subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2])
+    assert died.returncode == -signal.SIGKILL
+    left = path.read_bytes() if path.exists() else None
+    assert (left is not None) == stands
+    assert len(list(path.parent.iterdir())) == 1 + stands  # what it was written under
 
-    with monkeypatch.context() as patched:
-        patched.setattr("os.fsync", killed)
-        with pytest.raises(KeyboardInterrupt):
-            secret_file(tmp_path / "key")
-    assert not (tmp_path / "key").exists()
-    assert len(secret_file(tmp_path / "key")) == 32
+    secret = secret_file(path)
+
+    assert len(secret) == 32
+    assert left in (None, secret)
+    assert path.stat().st_nlink == 1
+    assert not any(one.read_bytes() == secret for one in path.parent.iterdir() if one != path)
+
+
+def test_empty_pieces_of_any_shape_write_nothing(tmp_path):
+    assert create_once(tmp_path / "f", [np.zeros((3, 0)), b"", b"whole", np.zeros((2, 2), np.uint8)])
+    assert (tmp_path / "f").read_bytes() == b"whole" + bytes(4)
 
 
 def test_a_secret_that_others_can_read_is_refused_without_showing_it(tmp_path):

@@ -1,6 +1,7 @@
 """A partner that dies anywhere and comes back says the same again, masks one vector, and leaves no secret behind."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from itertools import count
 
@@ -11,7 +12,9 @@ from data_contracts.errors import UpdateMismatch
 from tasks.exchange.board import Board
 from tasks.rounds.attempts import AttemptVault
 from tasks.rounds.coordinator import conduct, publish_plan
+from tasks.rounds.partner import Contributor
 from tasks.rounds.patience import Patience
+from tasks.rounds.study import read_contribution
 from tasks.secure_aggregation.attempt_secrets import AttemptSecrets
 from tests.rounds.conftest import COUNTING
 
@@ -198,3 +201,35 @@ def test_contributors_show_no_secret(make_consortium):
     contributor = replace(make_consortium(3).contributor("partner-a"), blinding_secret=b"\x07" * 32)
     assert "partner-a\\x00" not in repr(contributor)
     assert "\\x07" not in repr(contributor)
+
+
+def test_a_partner_whose_flow_is_cancelled_while_it_begins_says_nothing(make_consortium, monkeypatch):
+    c = make_consortium(3)
+    plan = publish_plan(c.boards["coordinator"], c.draft())
+    entered, go_on, begun = (threading.Event() for _ in range(3))
+
+    def slowly(*arguments, **named):
+        entered.set()
+        assert go_on.wait(20)
+        return read_contribution(*arguments, **named)
+
+    def beginning(self, *arguments, **named):
+        found = begin(self, *arguments, **named)
+        begun.set()
+        return found
+
+    begin = Contributor._begin
+    monkeypatch.setattr("tasks.rounds.partner.read_contribution", slowly)
+    monkeypatch.setattr(Contributor, "_begin", beginning)
+
+    async def cancelled():
+        taking_part = asyncio.create_task(c.take_part("partner-a", plan, [1, 2, 3]))
+        assert await asyncio.to_thread(entered.wait, 20)
+        taking_part.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking_part
+        go_on.set()
+        assert await asyncio.to_thread(begun.wait, 20)
+
+    asyncio.run(cancelled())
+    assert c.boards["partner-a"].read(Kind.ADVERT, "partner-a", plan=plan) is None

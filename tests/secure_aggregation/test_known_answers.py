@@ -16,9 +16,10 @@ from data_contracts.plan import HYBRID, Lane
 from tasks.secure_aggregation import vector
 from tasks.secure_aggregation.attempt_secrets import AttemptSecrets
 from tasks.secure_aggregation.keys import KeyPair, derive, seal, unseal
-from tasks.secure_aggregation.masking import Keystream, Masks
+from tasks.secure_aggregation.masking import BLOCK_BYTES, Keystream, Layout, Masks
 from tasks.secure_aggregation.quantization import LaneCode, decode, encode
 from tasks.secure_aggregation.shamir import PRIME, combine, in_range, split
+from tasks.secure_aggregation.vector import body_digest
 from tests.secure_aggregation.consortium import COUNT, UPDATE, Consortium, Journey, secret
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "secure_aggregation.json").read_text())
@@ -93,6 +94,16 @@ def test_a_whole_run_says_what_it_said_when_it_was_recorded():
         for phase, sent in journey.log.items()
     }
     assert found == VECTORS["whole_run_x25519"]
+
+
+def test_the_digest_of_a_vector_of_several_blocks_is_the_recorded_one():
+    """The size of a block is part of what partners sign: sites of two sizes would refuse each other's vectors."""
+    case = VECTORS["body_digest"]
+    plan = Consortium(3, 2, (Lane(name="u", length=case["length"], ring_bits=64, value_bits=48),)).plan
+    layout = Layout.of(plan)
+    body = np.arange(layout.n_bytes // 8, dtype="<u8")
+    assert layout.n_bytes > 2 * BLOCK_BYTES
+    assert body_digest(layout, body.data.cast("B"), workers=1) == h(case["sha256"])
 
 
 # ---------------------------------------------------------------- shamir
