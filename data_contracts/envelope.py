@@ -9,13 +9,13 @@ import base64
 import hashlib
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from typing_extensions import override
 
 from data_contracts.canonical_json import canonical_bytes, parse_canonical
 from data_contracts.errors import ProtocolError
+from data_contracts.frozen import Frozen
 from data_contracts.plan import PartyName, RunId
 from data_contracts.references import BlobReference
 
@@ -95,10 +95,8 @@ class Slot(NamedTuple):
     sender: str
 
 
-class Head(BaseModel):
+class Head(Frozen):
     """What the sender signs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     v: Literal[1] = 1
     run_id: RunId
@@ -118,20 +116,6 @@ class Head(BaseModel):
     def signed_bytes(self) -> bytes:
         """The bytes under the signature; made once, for every party of a process checks the same head."""
         return SIGNATURE_DOMAIN + canonical_bytes(self.model_dump(mode="json"))
-
-    @override
-    def __copy__(self) -> Self:
-        """Copy without these bytes: ``model_copy`` changes fields afterwards."""
-        copied = super().__copy__()
-        copied.__dict__.pop("signed_bytes", None)
-        return copied
-
-    @override
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Copy without these bytes, likewise."""
-        copied = super().__deepcopy__(memo)
-        copied.__dict__.pop("signed_bytes", None)
-        return copied
 
 
 class Envelope(BaseModel):

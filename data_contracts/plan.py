@@ -5,12 +5,12 @@ import path, a shell line or an address. Its digest keys every mask of the round
 """
 
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import override
 
 from data_contracts.canonical_json import digest_of
+from data_contracts.frozen import Frozen
 from data_contracts.references import BlobReference
 
 MAX_PARTNERS = 1024
@@ -55,14 +55,12 @@ class Lane(BaseModel):
         return 0 if self.value_bits > self.ring_bits else 2 ** (self.ring_bits - self.value_bits)
 
 
-class RoundPlan(BaseModel):
+class RoundPlan(Frozen):
     """What is asked of the cohort in one attempt at one round.
 
     ``pair_secrets`` says what seals and pairwise masks rest on. ``opened_by`` says who reads the sum: the
     coordinator, or only the partners (the coordinator then adds up without learning even the sum).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: RunId
     round: int = Field(ge=0, le=100_000)
@@ -97,17 +95,3 @@ class RoundPlan(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the plan's canonical JSON, hexadecimal; part of every signature and every mask key."""
         return digest_of(self.model_dump(mode="json"))
-
-    @override
-    def __copy__(self) -> Self:
-        """Copy without the digest: ``model_copy`` changes fields afterwards."""
-        copied = super().__copy__()
-        copied.__dict__.pop("digest", None)
-        return copied
-
-    @override
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Copy without the digest, likewise."""
-        copied = super().__deepcopy__(memo)
-        copied.__dict__.pop("digest", None)
-        return copied
