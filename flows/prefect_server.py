@@ -35,9 +35,8 @@ def create_app() -> "FastAPI":
     _calm(background_workers, "Worker", minimum_check_interval=CHECK_EVERY, scheduling_resolution=LOOK_EVERY)
     _calm(server, "Docket", heartbeat_interval=BEAT_EVERY)
     with contextlib.suppress(ImportError, AttributeError):
-        listener = importlib.import_module(
-            "burner_redis.pubsub"
-        ).PubSub  # what docket listens to in one process
+        # What docket listens to in one process.
+        listener = importlib.import_module("burner_redis.pubsub").PubSub
         listener._queue_get = _listening_calmly(listener._queue_get)  # noqa: SLF001 - its pace is fixed in it
     if hasattr(uvicorn.Server, "main_loop") and hasattr(uvicorn.Server, "on_tick"):
         uvicorn.Server.main_loop = _tick  # type: ignore[method-assign,assignment]  # ten ticks a second otherwise

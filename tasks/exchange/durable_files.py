@@ -18,10 +18,8 @@ SCRAP_PREFIX = ".part-"
 @contextlib.contextmanager
 def _temporary(directory: Path) -> Iterator[tuple[int, str]]:
     """An open file under a passing name, as few system calls as it takes: each lets another thread run, and waits for it."""
-    try:
-        handle, name = tempfile.mkstemp(
-            dir=directory, prefix=SCRAP_PREFIX
-        )  # 0600: secrets are written here too
+    try:  # mode 0600: secrets are written here too
+        handle, name = tempfile.mkstemp(dir=directory, prefix=SCRAP_PREFIX)
     except FileNotFoundError:
         directory.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=directory, prefix=SCRAP_PREFIX)

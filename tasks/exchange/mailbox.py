@@ -83,10 +83,8 @@ def _beginning(path: str | Path) -> bytes:
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        data = b""
-        while piece := os.read(
-            handle, MAX_ENVELOPE_BYTES + 1 - len(data)
-        ):  # some file systems give less than there is
+        data = b""  # some file systems give less than there is
+        while piece := os.read(handle, MAX_ENVELOPE_BYTES + 1 - len(data)):
             data += piece
         return data
     finally:

@@ -167,7 +167,7 @@ def test_a_crashed_run_and_a_run_without_a_round_are_told(server, steward):
     assert wait_for(lambda: triggered(api, FAILED))
     assert wait_for(lambda: triggered(api, SILENT))
     _, got = steward
-    told = wait_for(lambda: len(got) >= 2 and {each["subject"]: each["body"] for each in got})
+    told = wait_for(lambda: len(found := {each["subject"]: each["body"] for each in got}) == 2 and found)
     assert told["motet: dead"].startswith(f"{FAILED}: prefect.flow-run.Crashed at ")
     assert told["motet: still"].startswith(f"{SILENT}: ")
 

@@ -100,26 +100,47 @@ def test_another_prefects_listener_stays_as_it_is(monkeypatch):
     assert not hasattr(PubSub, "_queue_get")
 
 
-@pytest.mark.usefixtures("as_prefect_left_it")
-@pytest.mark.parametrize(("calmly", "fewest", "most"), [(False, 3, 99), (True, 1, 1)])
-def test_a_server_ticks_slowly_dates_its_answers_and_ends_when_it_shall(monkeypatch, calmly, fewest, most):
-    monkeypatch.setattr(prefect_server, "TICK_EVERY_SECONDS", 0.6)
-    if calmly:
-        prefect_server.create_app()
-    ticks = []
+def ticking():
+    """A server that notes its ticks, and its loop beside requests."""
+    ticks = asyncio.Queue()
 
-    class Counting(uvicorn.Server):
+    class Noting(uvicorn.Server):
         async def on_tick(self, counter):
-            ticks.append(counter)
+            ticks.put_nowait(counter)
             return await super().on_tick(counter)
 
+    serving = Noting(uvicorn.Config(app=None, log_level="warning"))
+    return serving, asyncio.create_task(serving.main_loop()), ticks
+
+
+@pytest.mark.usefixtures("as_prefect_left_it")
+def test_a_server_ticks_at_its_own_pace():
+    async def more_ticks_than(fewest):
+        _, loop, ticks = ticking()
+        for _ in range(fewest):
+            await asyncio.wait_for(ticks.get(), 20)
+        await asyncio.sleep(0.3)
+        loop.cancel()
+        return ticks.qsize()
+
+    asyncio.run(more_ticks_than(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefect_server, "TICK_EVERY_SECONDS", 300.0)
+        prefect_server.create_app()
+        assert asyncio.run(more_ticks_than(1)) == 0
+
+
+@pytest.mark.usefixtures("as_prefect_left_it")
+def test_a_calm_server_dates_its_answers_and_ends_when_it_shall(monkeypatch):
+    monkeypatch.setattr(prefect_server, "TICK_EVERY_SECONDS", 0.05)
+    prefect_server.create_app()
+
     async def serve():
-        serving = Counting(uvicorn.Config(app=None, log_level="warning"))
-        ticking = asyncio.create_task(serving.main_loop())
-        await asyncio.sleep(0.5)
-        assert fewest <= len(ticks) <= most
+        serving, loop, ticks = ticking()
+        await asyncio.wait_for(ticks.get(), 20)
+        assert not loop.done()
         serving.should_exit = True
-        await asyncio.wait_for(ticking, 20)
+        await asyncio.wait_for(loop, 20)
         return dict(serving.server_state.default_headers)
 
     assert b"GMT" in asyncio.run(serve())[b"date"]
