@@ -30,7 +30,7 @@ from tasks.featurization.published_folds import ACYCLIC, published_fold
 from tasks.local_training.dataset import PreparedDataset
 from tasks.local_training.jobs import TrainingSettings
 from tasks.local_training.learner import Learner
-from tasks.local_training.parameters import Parameters, initial_head, initial_trunk
+from tasks.local_training.parameters import PUBLISHED_HEAD_GAIN, Parameters, initial_head, initial_trunk
 from tasks.local_training.scoring import predict
 from tasks.simulation.wide_tables import read_wide_table
 
@@ -176,7 +176,7 @@ def textbook(dataset: PreparedDataset, *, hidden: int, epochs: int, seed: int) -
     training = TextbookTraining(
         dataset,
         trunk=initial_trunk(hidden, seed=seed),
-        head=initial_head(dataset.n_endpoints, hidden, seed=seed + 1),
+        head=initial_head(dataset.n_endpoints, hidden, seed=seed + 1, gain=PUBLISHED_HEAD_GAIN),
         dropout=PUBLISHED.dropout,
         learning_rate=PUBLISHED.learning_rate,
         weight_decay=PUBLISHED.weight_decay,

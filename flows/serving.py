@@ -1,114 +1,56 @@
-"""Serve the deployments of a home, as ``deployments/<role>/prefect.yaml`` says.
+"""Serve the deployments of a home: wait for runs that are due, and start each in a process of its own.
 
-Why: one file says where and when; a served flow runs the code installed here, while a worker would run whatever
-the server names. Runs: on every site, started by `motet up`. Source: own; background/prefect_mlflow.md §2.
+Why: it waits for weeks; what the flows import (tables, structures, numbers: 160 MB) belongs to the process that registers
+them, which ends, and to the runs. Runs: on every site, started by `motet up`. Source: own; docs/decisions/0044.
 """
 
-import importlib
-import logging
 import os
+import subprocess
 import sys
-from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
-from prefect import Flow, serve
-from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
-from prefect.schedules import Schedule
-from prefect.types.entrypoint import EntrypointType
-
-import deployments
-from data_contracts.errors import MotetError, SettingsError
-from flows.automations import ROUND_SECONDS, install
-from flows.site_directory import open_site
-from flows.site_settings import role_at
-
-logger = logging.getLogger("motet")
-
-DEPLOYMENTS = Path(deployments.__path__[0])
+from pydantic import TypeAdapter
+from typing_extensions import override
 
 
-def prefect_yaml(home: Path) -> Path:
-    """The file that says what a home serves: that of its role, or of everybody on one machine."""
-    return DEPLOYMENTS / (role_at(home) or "single_machine") / "prefect.yaml"
+class Registered(RunnerDeployment):
+    """A deployment that the site's Prefect knows already.
+
+    Attributes:
+        registered_as: Its id there.
+    """
+
+    registered_as: UUID
+
+    @override
+    async def aapply(self, *_: Any, **__: Any) -> UUID:
+        """Register nothing again."""
+        return self.registered_as
 
 
-def read_deployments(path: Path) -> list[dict[str, Any]]:
-    """Read the deployments of a ``prefect.yaml``.
+def registered(home: str) -> list[Registered]:
+    """Have the deployments of a home registered, by a process that imports their flows and ends.
 
     Raises:
-        SettingsError: If a deployment pulls code from elsewhere; a site runs what is installed there.
+        CalledProcessError: If that process failed; it said why.
     """
-    content = yaml.safe_load(path.read_text())
-    if content.get("pull") != []:
-        raise SettingsError(
-            f"'{path.name}' of '{path.parent.name}' must say `pull: []`: code is never pulled"
-        )
-    return list(content["deployments"])
-
-
-def flow_of(entrypoint: str) -> Flow[..., Any]:
-    """Import the flow behind an entrypoint such as ``flows/consortium.py:consortium``.
-
-    Raises:
-        SettingsError: If it names no flow of this package.
-    """
-    file, _, name = entrypoint.partition(":")
-    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-    flow = getattr(module, name, None)
-    if not isinstance(flow, Flow):
-        raise SettingsError(f"entrypoint '{entrypoint}' of a prefect.yaml names no flow")
-    return flow
-
-
-def make_deployment(described: dict[str, Any], *, parameters: dict[str, Any]) -> RunnerDeployment:
-    """Make one deployment.
-
-    Args:
-        described: Its part of a ``prefect.yaml``.
-        parameters: Further parameters, such as this machine's home.
-
-    Returns:
-        What Prefect serves.
-    """
-    deployment = flow_of(described["entrypoint"]).to_deployment(
-        name=described["name"],
-        description=described.get("description"),
-        tags=described.get("tags"),
-        version=described.get("version"),
-        parameters={**described.get("parameters", {}), **parameters},
-        schedules=[Schedule(**schedule) for schedule in described.get("schedules", [])],
-        concurrency_limit=ConcurrencyLimitConfig.model_validate(described["concurrency_limit"]),
-        entrypoint_type=EntrypointType.MODULE_PATH,  # a file path would show this machine's directories
-    )
-    if not isinstance(deployment, RunnerDeployment):  # a coroutine, had an event loop been running
-        raise TypeError("deployments are made outside of an event loop")
-    return deployment
-
-
-def _install_automations(home: Path) -> None:
-    """Install what the site's Prefect does by itself; without it the site still serves."""
-    try:
-        site = open_site(home).settings if role_at(home) else None
-        block, seconds = (site.notification_block, site.alarm_seconds) if site else (None, ROUND_SECONDS)
-        logger.info(
-            "automations brought up to date: %s", install(notification_block=block, round_seconds=seconds)
-        )
-    except Exception as exc:  # noqa: BLE001 - a site serves without them
-        logger.warning(
-            "automations are not installed: %s", exc if isinstance(exc, MotetError) else type(exc).__name__
-        )
+    command = [sys.executable, "-P", "-m", "flows.deploying", home]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return TypeAdapter(list[Registered]).validate_json(done.stdout.splitlines()[-1])
 
 
 def main(arguments: list[str]) -> None:
     """Serve until stopped: ``python -m flows.serving HOME``."""
     (home,) = arguments
     os.umask(0o077)
-    own = {"site": home} if role_at(Path(home)) else {"home": home}
-    described = read_deployments(prefect_yaml(Path(home)))
-    _install_automations(Path(home))
-    serve(*(make_deployment(each, parameters=own) for each in described), pause_on_shutdown=False, limit=1)
+    try:
+        found = registered(home)
+    except subprocess.CalledProcessError as exc:
+        sys.exit(exc.returncode)
+    serve(*found, pause_on_shutdown=False, limit=1)
 
 
 if __name__ == "__main__":

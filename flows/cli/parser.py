@@ -192,9 +192,9 @@ def _add_import(commands: Any, shared: argparse.ArgumentParser) -> None:
     wide.add_argument("--partners", type=int, default=4, help="number of simulated companies (default: 4)")
     wide.add_argument(
         "--scenario",
-        choices=("shared-assays", "disjoint-assays"),
+        choices=("shared-assays", "same-assays", "disjoint-assays"),
         default="shared-assays",
-        help="companies share assays and no compound (default), or compounds and no assay",
+        help="companies share some assays and no compound (default), all assays and no compound, or compounds and no assay",
     )
     wide.add_argument("--seed", type=int, default=0, help="public seed of the split (default: 0)")
     wide.add_argument("--name", help="name of the dataset (default: from the file)")

@@ -2,7 +2,8 @@
 
 Why: the federation sums flat vectors and the network wants named layers; both look at the same memory, and
 this module needs no torch, so a coordinator starts fast. Runs: anywhere (a head only on its own partner).
-Source: initialisation as SparseChem (Xavier uniform with ReLU gain, bias 0.1); files are safetensors.
+Source: initialisation as SparseChem (Xavier uniform with ReLU gain, bias 0.1), but a head starts at a tenth of it; files are
+safetensors.
 """
 
 import io
@@ -21,6 +22,10 @@ from tasks.exchange.durable_files import replace_whole
 
 N_BITS = 32_768
 INITIAL_BIAS = 0.1
+PUBLISHED_HEAD_GAIN = 1.0
+HEAD_GAIN = 0.1
+"""A head that starts near zero says nothing until it has learnt something: random rows would teach the shared trunk noise,
+and the fewer labels an endpoint has, the longer. Federated models gain by it, single ones hardly: docs/decisions/0045."""
 REGRESSION_ARRAYS = ("centre", "scale", "log_deviation")
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
@@ -134,21 +139,21 @@ def initial_trunk(hidden: int, *, seed: int, n_layers: int = 0, n_bits: int = N_
     """
     layout = trunk_layout(hidden, n_layers=n_layers, n_bits=n_bits)
     arrays = unflatten(np.empty(vector_length(layout), dtype=np.float32), layout)
-    return _draw(arrays, gain=math.sqrt(2.0), seed=seed)
+    return _draw(arrays, gain=math.sqrt(2.0), bias=INITIAL_BIAS, seed=seed)
 
 
-def initial_head(n_endpoints: int, hidden: int, *, seed: int) -> Parameters:
-    """Draw a partner's first head from the partner's own seed: Xavier uniform, gain 1, biases 0.1."""
+def initial_head(n_endpoints: int, hidden: int, *, seed: int, gain: float = HEAD_GAIN) -> Parameters:
+    """Draw a partner's first head from the partner's own seed: Xavier uniform, biases of a tenth of the gain."""
     layout = head_layout(n_endpoints, hidden)
     arrays = unflatten(np.empty(vector_length(layout), dtype=np.float32), layout)
-    return _draw(arrays, gain=1.0, seed=seed)
+    return _draw(arrays, gain=gain, bias=INITIAL_BIAS * gain, seed=seed)
 
 
-def _draw(arrays: Parameters, *, gain: float, seed: int) -> Parameters:
+def _draw(arrays: Parameters, *, gain: float, bias: float, seed: int) -> Parameters:
     rng = np.random.Generator(np.random.PCG64(seed))
     for array in arrays.values():
         if array.ndim == 1:
-            array[...] = INITIAL_BIAS
+            array[...] = bias
         else:
             bound = np.float32(gain * math.sqrt(6.0 / sum(array.shape)))
             rng.random(out=array, dtype=np.float32)

@@ -1,7 +1,8 @@
-"""Split one table of activities into companies: they share assays but no compound, or compounds but no assay.
+"""Split one table of activities into companies: they share some or all assays but no compound, or compounds but no assay.
 
 Why: a federation is tried before anyone signs anything; the first has what real consortia have: overlapping assays,
-disjoint compounds, different chemical taste. The second shows where joining gives nothing. Runs: anywhere, on one machine.
+disjoint compounds, different chemical taste; with all assays it is the setting of published simulations. The last shows
+where joining gives nothing. Runs: anywhere, on one machine.
 Source: own, after the published MELLODDY setting (Heyndrickx et al. 2023); Dirichlet taste as in Hsu et al. 2019.
 """
 
@@ -26,7 +27,7 @@ FEWEST_VALUES = 100  # below this a company can train nothing
 TINY_TASTE = 1e-12  # a Dirichlet draw may be exactly zero for every company that may own a compound
 
 
-Scenario = Literal["shared-assays", "disjoint-assays"]
+Scenario = Literal["shared-assays", "same-assays", "disjoint-assays"]
 
 
 class SplitSettings(BaseModel):
@@ -99,7 +100,8 @@ def split_into_companies(
     """Deal assays and compounds out.
 
     With disjoint assays every assay runs at one company, in turn, and a company holds all compounds that its assays have
-    a value of, whoever else holds them. With shared assays, of these, ``share_everywhere`` run at every company, ``share_half`` at a random half, the others at one.
+    a value of, whoever else holds them. With the same assays each runs at every company. With shared assays
+    ``share_everywhere`` run at every company, ``share_half`` at a random half, the others at one.
     Every generic-scaffold cluster has a Dirichlet taste over the companies; its structures follow it, restricted to
     companies that run one of their assays. Structures that share a skeleton stay together. A value exists at a
     company if it owns the compound and runs the assay; the other values are dropped, as are the structures and
@@ -157,9 +159,12 @@ def _assays_run(n_assays: int, *, settings: SplitSettings, rng: np.random.Genera
     """Who runs which assay, shape ``(n_assays, n_partners)``; every assay runs somewhere."""
     partners = settings.partners
     order = rng.permutation(n_assays)
-    common = settings.scenario == "shared-assays"
-    everywhere = round(settings.share_everywhere * n_assays) if common else 0
-    half = everywhere + round(settings.share_half * n_assays) if common else 0
+    shares = {
+        "shared-assays": (settings.share_everywhere, settings.share_half),
+        "same-assays": (1.0, 0.0),
+        "disjoint-assays": (0.0, 0.0),
+    }
+    everywhere, half = np.cumsum([round(share * n_assays) for share in shares[settings.scenario]])
     reach = np.where(np.arange(n_assays) < half, max(partners // 2, 1), 1)
     reach[:everywhere] = partners
     rank = rng.permuted(np.tile(np.arange(partners), (n_assays, 1)), axis=1)

@@ -66,7 +66,7 @@ def test_the_names_that_a_person_sees_are_those_of_the_stages():
 
 @pytest.mark.parametrize("path", DEPLOYMENTS, ids=named)
 def test_every_deployed_entrypoint_imports_and_is_a_flow_of_ours(path):
-    from flows.serving import flow_of, read_deployments
+    from flows.deploying import flow_of, read_deployments
 
     described = read_deployments(path)  # refuses a file that pulls code
     assert described

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data_contracts.errors import UpdateMismatch
 from tasks.local_training.parameters import (
+    PUBLISHED_HEAD_GAIN,
     flatten,
     head_layout,
     initial_head,
@@ -47,6 +48,17 @@ def test_the_flat_vector_keeps_the_fixed_order():
     assert named["embedding.weight"][2].tolist() == [4, 5]
     assert named["embedding.bias"].tolist() == [6, 7]
     assert named["layers.0.bias"].tolist() == [12, 13]
+
+
+def test_a_first_head_says_a_tenth_of_what_the_published_one_says_and_draws_the_same():
+    # SparseChem models.py: xavier_uniform_(gain=1), bias 0.1
+    small, published = (initial_head(30, 40, seed=5, gain=gain) for gain in (0.1, PUBLISHED_HEAD_GAIN))
+    bound = math.sqrt(6 / (30 + 40))
+    assert bound * 0.99 < np.abs(published["weight"]).max() <= bound * (1 + 1e-6)
+    assert (published["bias"] == np.float32(0.1)).all()
+    for name, array in initial_head(30, 40, seed=5).items():
+        np.testing.assert_array_equal(array, small[name])
+        np.testing.assert_allclose(array, published[name] / 10, rtol=1e-6, atol=1e-8)
 
 
 def test_first_trunk_is_xavier_uniform_with_relu_gain_and_biases_of_a_tenth():

@@ -105,6 +105,15 @@ def test_the_shares_say_how_many_companies_run_an_assay():
     assert sorted(holders) == [1, 1, 2, 2, 2, 2, 4, 4, 4, 4]
 
 
+def test_the_same_assays_run_everywhere_and_no_compound_is_at_two_companies():
+    source = source_of(seed=6, n_assays=10)
+    companies = split(source, partners=4, scenario="same-assays")
+    assert all(len(set(ids(company.assays, "assay_id"))) == 10 for company in companies)
+    assert sum(company.activities.num_rows for company in companies) == source.activities.num_rows
+    compounds = [set(ids(company.structures, "compound_id")) for company in companies]
+    assert sum(map(len, compounds)) == len(set.union(*compounds)) == source.structures.num_rows
+
+
 def test_disjoint_assays_keep_every_value_and_share_compounds_only():
     source = source_of(seed=6, n_assays=10)
     companies = split(source, partners=4, scenario="disjoint-assays")

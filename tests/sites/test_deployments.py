@@ -12,7 +12,7 @@ import yaml
 from data_contracts.errors import SettingsError
 from flows import services
 from flows.cli.parser import build_parser
-from flows.serving import DEPLOYMENTS, make_deployment, prefect_yaml, read_deployments
+from flows.deploying import DEPLOYMENTS, make_deployment, prefect_yaml, read_deployments
 from flows.site_settings import Policy, SiteSettings, read_settings
 from tests.sites import places as made
 
