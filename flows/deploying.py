@@ -1,13 +1,14 @@
 """Register the deployments of a home with its Prefect, as ``deployments/<role>/prefect.yaml`` says.
 
 Why: one file says where and when; a served flow runs the code installed here, while a worker would run whatever
-the server names. Runs: on every site, for a moment, started by ``flows.serving``, which must not hold what the flows import.
-Source: own; background/prefect_mlflow.md §2.
+the server names. Runs: on every site, for a moment, started by `motet up`; then the same process becomes ``flows.serving``,
+without what the flows import. Source: own; background/prefect_mlflow.md §2.
 """
 
 import importlib
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,15 +104,16 @@ def _install_automations(home: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Register, and print what was: ``python -m flows.deploying HOME``."""
+    """Register, then serve: ``python -m flows.deploying HOME``."""
     (home,) = arguments
+    os.umask(0o077)
     own = {"site": home} if role_at(Path(home)) else {"home": home}
     made = [make_deployment(each, parameters=own) for each in read_deployments(prefect_yaml(Path(home)))]
     _install_automations(Path(home))
-    found = [
+    known = [
         {"name": each.name, "flow_name": each.flow_name, "registered_as": str(each.apply())} for each in made
     ]
-    sys.stdout.write(f"{json.dumps(found)}\n")
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "flows.serving", json.dumps(known)])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -265,7 +265,7 @@ def _start_serving(home: Path) -> Process:
     return _start(
         home,
         "serve",
-        [sys.executable, "-P", "-m", "flows.serving", str(home.resolve())],
+        [sys.executable, "-P", "-m", "flows.deploying", str(home.resolve())],
         environment=client_environment(home, port=prefect.port),
         port=None,
         detached=True,

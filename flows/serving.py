@@ -1,11 +1,9 @@
-"""Serve the deployments of a home: wait for runs that are due, and start each in a process of its own.
+"""Serve registered deployments: wait for runs that are due, and start each in a process of its own.
 
-Why: it waits for weeks; what the flows import (tables, structures, numbers: 160 MB) belongs to the process that registers
-them, which ends, and to the runs. Runs: on every site, started by `motet up`. Source: own; docs/decisions/0044.
+Why: it waits for weeks, and what the flows import (tables, structures, numbers: 160 MB) belongs to the runs alone.
+Runs: on every site; ``flows.deploying`` becomes it. Source: own; docs/decisions/0044.
 """
 
-import os
-import subprocess
 import sys
 from typing import Any
 from uuid import UUID
@@ -31,26 +29,10 @@ class Registered(RunnerDeployment):
         return self.registered_as
 
 
-def registered(home: str) -> list[Registered]:
-    """Have the deployments of a home registered, by a process that imports their flows and ends.
-
-    Raises:
-        CalledProcessError: If that process failed; it said why.
-    """
-    command = [sys.executable, "-P", "-m", "flows.deploying", home]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return TypeAdapter(list[Registered]).validate_json(done.stdout.splitlines()[-1])
-
-
 def main(arguments: list[str]) -> None:
-    """Serve until stopped: ``python -m flows.serving HOME``."""
-    (home,) = arguments
-    os.umask(0o077)
-    try:
-        found = registered(home)
-    except subprocess.CalledProcessError as exc:
-        sys.exit(exc.returncode)
-    serve(*found, pause_on_shutdown=False, limit=1)
+    """Serve until stopped: ``python -m flows.serving REGISTERED``, a JSON list of what was registered."""
+    (known,) = arguments
+    serve(*TypeAdapter(list[Registered]).validate_json(known), pause_on_shutdown=False, limit=1)
 
 
 if __name__ == "__main__":
