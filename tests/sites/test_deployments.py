@@ -4,6 +4,8 @@ import configparser
 import importlib.metadata
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,19 @@ def test_a_site_serves_the_flow_of_its_role_and_nothing_else(role, tmp_path):
     assert f"{deployment.flow_name}/{deployment.name}" == services.deployment_of(site.path) == f"{role}/site"
     assert deployment.parameters == {"site": str(site.path)}
     assert [schedule.active for schedule in deployment.schedules] == [False]
+
+
+def test_what_waits_for_runs_holds_nothing_that_flows_import():
+    held = subprocess.run(
+        [sys.executable, "-c", "import sys, flows.serving; print(*sys.modules)"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split()
+    assert "prefect" in held
+    ours = {name for name in held if name.partition(".")[0] in {"flows", "tasks", "data_contracts"}}
+    assert ours == {"flows", "flows.serving"}
+    assert not {"numpy", "pyarrow", "rdkit", "torch"} & set(held)
 
 
 def test_without_a_site_everybody_on_one_machine_is_served(tmp_path):
