@@ -34,7 +34,8 @@ class Textbook(nn.Module):
 
     def forward(self, fingerprints: torch.Tensor) -> torch.Tensor:
         """Logits of all endpoints, shape ``(n_molecules, n_endpoints)``."""
-        return self.head(self.dropout(torch.relu(torch.mm(fingerprints, self.weight) + self.bias)))
+        features = torch.relu(torch.mm(fingerprints, self.weight) + self.bias)
+        return self.head(self.dropout(features) if self.training else features)
 
 
 class TextbookTraining:
