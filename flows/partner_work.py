@@ -348,9 +348,9 @@ def leave_round(
 ) -> None:
     """Drop what no later round may build on, or needs.
 
-    That is the vector; the head of a round that did not count this partner, so that its heads, and with them the model,
-    depend on the committed cohorts alone and not on how far a late partner had come; and, between two scored
-    minibatches, older heads and optimizers.
+    That is the vector; head and optimizer of a round that did not count this partner, so that they, and with them the
+    model, depend on the committed cohorts alone and not on how far a late partner had come; optimizers of older rounds;
+    and, between two scored minibatches, older heads.
     """
     directory = partner.round_directory(plan.round)
     for name in ("update.npy", "gradient.npy"):
@@ -358,24 +358,28 @@ def leave_round(
     if partner.site.name not in outcome["survivors"]:
         for name in (HEAD, OPTIMIZER):
             (directory / name).unlink(missing_ok=True)
-    elif plan.study == QSAR_MINIBATCHES.name and parameters is not None:
-        _leave_minibatch(partner, plan, parameters)
+        return
+    before = partner.counted_before(plan.round)
+    passed = partner.counted_before(_number_of(before)) if before else None
+    for older in (passed, before if plan.study == EVALUATION.name else None):
+        if older is not None:
+            (older / OPTIMIZER).unlink(missing_ok=True)
+    if plan.study == QSAR_MINIBATCHES.name and parameters is not None:
+        _leave_minibatch(partner, plan, parameters, passed=passed)
 
 
-def _leave_minibatch(partner: Partner, plan: RoundPlan, parameters: TrainingParameters) -> None:
-    """Drop copies of vectors and models, and, between two scored rounds, older heads and optimizers."""
+def _leave_minibatch(
+    partner: Partner, plan: RoundPlan, parameters: TrainingParameters, *, passed: Path | None
+) -> None:
+    """Drop copies of vectors and models, and, between two scored rounds, older heads."""
     board = partner.board
     vector = vector_reference(board, plan, board.identity.name)
     is_candidate = (plan.round - 1) % parameters.evaluate_every == 0
     for blob in (vector, None if is_candidate else plan.model_in):
         if blob is not None:
             board.mailbox.blobs.forget(blob)
-    before = partner.counted_before(plan.round)
-    passed = partner.counted_before(_number_of(before)) if before else None
-    if passed is not None:
-        (passed / OPTIMIZER).unlink(missing_ok=True)
-        if _number_of(passed) % parameters.evaluate_every:
-            (passed / HEAD).unlink(missing_ok=True)
+    if passed is not None and _number_of(passed) % parameters.evaluate_every:
+        (passed / HEAD).unlink(missing_ok=True)
 
 
 def _number_of(directory: Path) -> int:

@@ -6,13 +6,16 @@ Source: own; Prefect's own temporary server stays behind when its client is kill
 
 import contextlib
 import fcntl
+import functools
 import importlib.util
+import json
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from data_contracts.errors import SettingsError, WorkFailed
@@ -261,7 +264,8 @@ def _start_serving(home: Path) -> Process:
     prefect = _running(home, "prefect")
     assert prefect is not None  # noqa: S101 - started before
     assert prefect.port is not None  # noqa: S101 - a server has one
-    api = f"http://127.0.0.1:{prefect.port}/api"
+    deployment = f"http://127.0.0.1:{prefect.port}/api/deployments/name/{deployment_of(home)}"
+    launched = datetime.now(UTC)
     return _start(
         home,
         "serve",
@@ -269,7 +273,7 @@ def _start_serving(home: Path) -> Process:
         environment=client_environment(home, port=prefect.port),
         port=None,
         detached=True,
-        health=f"{api}/deployments/name/{deployment_of(home)}",
+        works=lambda: _is_served(deployment, since=launched),
     )
 
 
@@ -281,7 +285,7 @@ def _start(
     environment: dict[str, str],
     port: int | None,
     detached: bool,
-    health: str | None = None,
+    works: Callable[[], bool] | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Process:
     log = _log(home, name)
@@ -291,10 +295,10 @@ def _start(
     if process is not None and ended is None:
         try:
             meanwhile()
-            address = health or _health(name, process)
+            works = works or functools.partial(_answers, _health(name, process))
             deadline = time.monotonic() + STARTUP_SECONDS
             while ended is None and time.monotonic() < deadline:
-                if _answers(address):
+                if works():
                     return process
                 time.sleep(_POLL_SECONDS)
                 ended = processes.exit_code(pid)
@@ -315,6 +319,16 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own loopback address
             return bool(answer.status == 200)  # noqa: PLR2004 - HTTP OK
+    except (OSError, urllib.error.HTTPError):
+        return False
+
+
+def _is_served(deployment: str, *, since: datetime) -> bool:
+    """Whether somebody has asked for a deployment's due runs since then: that it is registered, it may be from before."""
+    try:
+        with urllib.request.urlopen(deployment, timeout=5) as answer:  # noqa: S310 - our own loopback address
+            polled = json.load(answer)["last_polled"]
+            return polled is not None and datetime.fromisoformat(polled) > since
     except (OSError, urllib.error.HTTPError):
         return False
 

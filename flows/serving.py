@@ -25,7 +25,12 @@ class Registered(RunnerDeployment):
 
     @override
     async def aapply(self, *_: Any, **__: Any) -> UUID:
-        """Register nothing again."""
+        """Register nothing again: what it knows of the parameters would replace the registered form of them."""
+        return self.registered_as
+
+    @override
+    def apply(self, *_: Any, **__: Any) -> UUID:
+        """As ``aapply``."""
         return self.registered_as
 
 

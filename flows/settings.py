@@ -75,8 +75,8 @@ class RunSettings(BaseModel):
     regression_weight: float = Field(default=0.5, ge=0, le=1)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     algorithm: Algorithm = "fedavg"
-    rounds: int = Field(default=12, ge=1, le=MAX_ROUNDS)
-    local_epochs: int = Field(default=2, ge=1, le=100)
+    rounds: int = Field(default=24, ge=1, le=MAX_ROUNDS)
+    local_epochs: int = Field(default=1, ge=1, le=100)
     hidden: int = Field(default=128, ge=1, le=8192)
     layers: int = Field(default=0, ge=0, le=8)
     dropout: float = Field(default=0.4, ge=0, lt=1)

@@ -59,7 +59,7 @@ class PartnerInputs:
         trunk: The round's shared model as a verified file.
         places: Each endpoint's row in the catalogue head, as a file.
         head: Its head as the last round that counted it left it, or an earlier run; None draws one.
-        optimizer: The state of the head's optimizer beside it, where a study keeps one.
+        optimizer: The state of the local optimizer as that round left it; None starts from zero.
         seed: Private seed of a purpose.
         run_job: Runs a job in a training child.
     """
@@ -141,7 +141,8 @@ async def compute(plan: RoundPlan, inputs: PartnerInputs, directory: Path) -> No
             trunk=inputs.trunk,
             head=inputs.head,
             places=inputs.places,
-            optimizer=None,
+            optimizer=inputs.optimizer,
+            keep_optimizer=True,
             head_seed=inputs.seed("head"),
             seed=inputs.seed(f"round/{plan.round}"),
             epochs=parameters.local_epochs,

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_contracts.errors import TooFewPartners
-from flows.partner_work import HEAD, Partner, leave_round
+from flows.partner_work import HEAD, OPTIMIZER, Partner, leave_round
 from flows.sites import Site
 
 SURVIVORS = ["partner-b", "partner-c"]
@@ -18,13 +18,14 @@ def partner(tmp_path):
     for number in (1, 2, 3):
         directory = partner.round_directory(number)
         directory.mkdir(parents=True)
-        (directory / HEAD).write_bytes(b"%d" % number)
+        for name in (HEAD, OPTIMIZER):
+            (directory / name).write_bytes(b"%d" % number)
         (directory / "update.npy").write_bytes(b"")
     return partner
 
 
-def left(partner, number, survivors):
-    plan = SimpleNamespace(round=number, study="qsar-training")
+def left(partner, number, survivors, *, study="qsar-training"):
+    plan = SimpleNamespace(round=number, study=study)
     leave_round(partner, plan, {"survivors": survivors}, None)
 
 
@@ -42,6 +43,23 @@ def test_a_partner_that_no_round_has_counted_has_no_head_yet(partner):
     assert partner.counted_before(4) is None
     with pytest.raises(TooFewPartners, match="counted in no round"):
         partner.demand_head(after_round=3)
+
+
+def test_an_optimizer_goes_with_its_head_and_older_ones_go_when_nothing_can_ask_for_them(partner):
+    def kept():
+        return [n for n in (1, 2, 3) if (partner.round_directory(n) / OPTIMIZER).exists()]
+
+    counted = [*SURVIVORS, "partner-a"]
+    left(partner, 1, counted)
+    left(partner, 2, SURVIVORS)
+    assert kept() == [1, 3]
+    left(partner, 3, counted)
+    assert kept() == [1, 3]  # a repeated round 3 would open with it
+    left(partner, 4, counted)
+    assert kept() == [3]
+    left(partner, 5, counted, study="evaluation")
+    assert kept() == []
+    assert (partner.counted_before(6) / HEAD).read_bytes() == b"3"
 
 
 def test_no_update_outlives_its_round(partner):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,18 @@ def test_a_run_uses_the_server_that_stands(home, started):
         assert told == [server.environment]
         assert server.environment["PREFECT_API_URL"] == f"{server.url}/api"
     assert services.status(home)[0].state == "running"
+
+
+@pytest.mark.timeout(300)
+def test_what_is_registered_and_not_served_is_started_and_serves_when_up_says_so(home, started, urls):
+    deployment = f"{urls['prefect']}/api/deployments/name/{services.DEPLOYMENT}"
+    (serving,) = (service for service in started.services if service.name == "serve")
+    processes.stop(processes.identify(serving.pid), grace_seconds=10)
+    since = datetime.now(UTC)
+    assert ask(deployment)["last_polled"]  # still registered, and once served
+    assert not services._is_served(deployment, since=since)
+    assert services.up(home).changed == ("serve",)
+    assert services._is_served(deployment, since=since)
 
 
 def test_down_ends_all_and_leaves_no_process(home, started):

@@ -1,5 +1,6 @@
 """What lies in ``deployments/`` fits the software: settings parse, units start commands that exist, files are served."""
 
+import asyncio
 import configparser
 import importlib.metadata
 import re
@@ -7,14 +8,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
 
 from data_contracts.errors import SettingsError
 from flows import services
 from flows.cli.parser import build_parser
 from flows.deploying import DEPLOYMENTS, make_deployment, prefect_yaml, read_deployments
+from flows.serving import Registered
 from flows.site_settings import Policy, SiteSettings, read_settings
 from tests.sites import places as made
 
@@ -111,6 +116,18 @@ def test_what_waits_for_runs_holds_nothing_that_flows_import():
     ours = {name for name in held if name.partition(".")[0] in {"flows", "tasks", "data_contracts"}}
     assert ours == {"flows", "flows.serving"}
     assert not {"numpy", "pyarrow", "rdkit", "torch"} & set(held)
+
+
+def test_what_is_registered_is_not_registered_again(monkeypatch):
+    async def ask(*_, **__):
+        raise AssertionError("asked Prefect")
+
+    for name in ("_create", "_create_sync", "_update", "_update_sync"):
+        monkeypatch.setattr(RunnerDeployment, name, ask)
+    deployment = Registered(name="site", flow_name="partner", registered_as=uuid4())
+    runner = Runner()
+    assert asyncio.run(runner.aadd_deployment(deployment)) == deployment.registered_as
+    assert deployment.apply() == deployment.registered_as
 
 
 def test_without_a_site_everybody_on_one_machine_is_served(tmp_path):

@@ -1,5 +1,6 @@
 """Training over the secure sum gives what plain averaging gives, and a catalogue row the mean of its own."""
 
+import asyncio
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from data_contracts.errors import AgreementViolation, UpdateMismatch
 from data_contracts.references import BlobReference
 from tasks.aggregation.server_optimizers import server_step
+from tasks.local_training.parameters import read_parameters
 from tasks.local_training.shared_model import trunk_length
 from tasks.studies import qsar_training as training_study
 from tasks.studies.qsar_training import QSAR_TRAINING
@@ -144,6 +146,25 @@ def test_two_rounds_with_a_server_optimizer_are_its_two_steps_on_the_mean_update
         kept = read_state(training.blobs, parameters.server_state, who="coordinator")
         np.testing.assert_allclose(kept.velocity, state.velocity, atol=1e-6)
     assert training.secured_round(plan) == outcome, "the state is read from the mailbox, so a round repeats"
+
+
+def test_a_round_goes_on_with_the_moments_of_the_last_one(make_training):
+    training = make_training()
+    plan = training.plan(training.first())
+    trunk, name = training.blobs.path(plan.model_in), training.consortium.partners[0]
+    place = training.consortium.root / name
+
+    def steps(label, *, last=None, without=False):
+        inputs = training.inputs(name, trunk, last=last)
+        if without:
+            inputs = dataclasses.replace(inputs, optimizer=None)
+        asyncio.run(QSAR_TRAINING.compute(plan, inputs, place / label))
+        return read_parameters(place / label / "optimizer.safetensors")
+
+    first = steps("first")
+    again, anew = steps("again", last=place / "first"), steps("anew", last=place / "first", without=True)
+    assert again["steps"] == 2 * first["steps"] == 2 * anew["steps"]
+    assert not np.array_equal(np.load(place / "again/update.npy"), np.load(place / "anew/update.npy"))
 
 
 def test_plain_averaging_keeps_no_state(make_training):
