@@ -47,7 +47,7 @@ def main() -> None:
         "--learning-rate", type=float, nargs="+", default=[None], help="the best one of a side counts"
     )
     parser.add_argument("--batch-size", type=int, default=128, help="of averaging")
-    parser.add_argument("--local-epochs", type=int, default=2, help="of averaging, in a round")
+    parser.add_argument("--local-epochs", type=int, default=1, help="of averaging, in a round")
     parser.add_argument(
         "--plain",
         type=Path,
@@ -192,16 +192,16 @@ def _contribution(
         "dataset": data,
         "trunk": trunk,
         "head": head if number > 1 else None,
+        "optimizer": optimizer if number > 1 else None,
         "head_seed": seed,
     }
     common |= {"seed": 1000 * number + seed, "settings": parameters.settings_in(number), "output": place}
     if not isinstance(parameters, MinibatchParameters):
-        train(LocalSteps(epochs=parameters.local_epochs, **common))
+        train(LocalSteps(epochs=parameters.local_epochs, keep_optimizer=True, **common))
         return np.load(place / "update.npy")
     epoch, batch = parameters.place_of(number)
     train(
         MinibatchGradient(
-            optimizer=optimizer if number > 1 else None,
             order_seed=100_000 + 100 * epoch + seed,
             batch=batch,
             loss_normalizer=parameters.loss_normalizer,

@@ -25,7 +25,7 @@ INITIAL_BIAS = 0.1
 PUBLISHED_HEAD_GAIN = 1.0
 HEAD_GAIN = 0.1
 """A head that starts near zero says nothing until it has learnt something: random rows would teach the shared trunk noise,
-and the fewer labels an endpoint has, the longer. Federated models gain by it, single ones hardly: docs/decisions/0045."""
+and the fewer labels an endpoint has, the longer. Measured for classes: docs/decisions/0045."""
 REGRESSION_ARRAYS = ("centre", "scale", "log_deviation")
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
@@ -143,7 +143,17 @@ def initial_trunk(hidden: int, *, seed: int, n_layers: int = 0, n_bits: int = N_
 
 
 def initial_head(n_endpoints: int, hidden: int, *, seed: int, gain: float = HEAD_GAIN) -> Parameters:
-    """Draw a partner's first head from the partner's own seed: Xavier uniform, biases of a tenth of the gain."""
+    """Draw a partner's first head from the partner's own seed.
+
+    Args:
+        n_endpoints: Its rows.
+        hidden: Width of the features.
+        seed: Source of the draws.
+        gain: Factor on the published size, Xavier uniform with biases of 0.1.
+
+    Returns:
+        ``weight (n_endpoints, hidden)`` and ``bias (n_endpoints,)``, float32; the same for the same arguments.
+    """
     layout = head_layout(n_endpoints, hidden)
     arrays = unflatten(np.empty(vector_length(layout), dtype=np.float32), layout)
     return _draw(arrays, gain=gain, bias=INITIAL_BIAS * gain, seed=seed)

@@ -57,7 +57,7 @@ def import_wide_table(
         path: CSV, gzip-compressed CSV or Parquet; see :func:`tasks.simulation.wide_tables.read_wide_table`.
         directory: Where datasets lie.
         partners: Number of simulated companies.
-        scenario: Whether they share assays and no compound, or compounds and no assay.
+        scenario: Whether they share some or all assays and no compound, or compounds and no assay.
         seed: Public seed of the split.
         name: Name of the dataset; by default from the file, the settings and the content.
         unit: Unit of the numbers: ``p`` (already -log10(M)), or M, mM, uM, nM, pM. Columns of zeros and ones are

@@ -126,7 +126,7 @@ def test_a_site_that_waits_has_said_nothing_and_shows_what_is_asked(site):
     request = site.meet()
     assert site.said() is None
     shown = dict(request.lines)
-    assert shown["training"] == "12 rounds of 2 local epochs"
+    assert shown["training"] == "24 rounds of 1 local epoch"
     assert shown["takes part"] == "partner-a, partner-b, partner-c"
     assert shown["digest"] == site.asked.digest
     assert any("at most 4.2 MB" in text for _, text in request.lines)
