@@ -346,11 +346,10 @@ def is_shown(plan: RoundPlan) -> bool:
 def leave_round(
     partner: Partner, plan: RoundPlan, outcome: Mapping[str, Any], parameters: TrainingParameters | None
 ) -> None:
-    """Drop what no later round may build on, or needs.
+    """Drop what no later round may build on, or needs: the vector, older optimizers, heads between scored minibatches.
 
-    That is the vector; head and optimizer of a round that did not count this partner, so that they, and with them the
-    model, depend on the committed cohorts alone and not on how far a late partner had come; optimizers of older rounds;
-    and, between two scored minibatches, older heads.
+    And head and optimizer of a round that did not count this partner, so that they, and with them the model, depend on
+    the committed cohorts alone and not on how far a late partner had come.
     """
     directory = partner.round_directory(plan.round)
     for name in ("update.npy", "gradient.npy"):
