@@ -107,7 +107,10 @@ class Request(BaseModel):
             ("studies", ", ".join(self.asked.studies)),
             ("data set", self.data_set + (" (simulated assays)" if self.simulated_assays else "")),
             ("endpoints", f"{self.n_listed} offered to share a head row; all others stay private"),
-            ("training", f"{run.rounds} rounds of {run.local_epochs} local epoch{'s' if run.local_epochs > 1 else ''}"),
+            (
+                "training",
+                f"{run.rounds} rounds of {run.local_epochs} local epoch{'s' if run.local_epochs > 1 else ''}",
+            ),
             ("trunk", f"width {run.hidden}, {run.layers} residual layers"),
             ("takes part", ", ".join(self.partners)),
             *(("leaves the building", line) for line in self.leaves),
