@@ -15,6 +15,7 @@ from data_contracts.errors import AgreementViolation, ProtocolError
 from data_contracts.plan import Modality, RoundPlan, threshold_for
 from data_contracts.references import BlobReference
 from flows.earlier_runs import bring_calibrations
+from flows.leaving import leave_round, leave_training
 from flows.partner_work import (
     TRAINING,
     Partner,
@@ -22,7 +23,6 @@ from flows.partner_work import (
     compare_preparation,
     find_places,
     is_shown,
-    leave_round,
     score_held_out,
     train_alone,
     work_on,
@@ -159,6 +159,7 @@ async def _finished(
     trunks: dict[int, BlobReference],
 ) -> PartOutcome:
     """What the partner has once the coordinator has closed the run after a last plan."""
+    leave_training(partner)
     best = _best_round(partner, trunks)
     is_tested = _is_test(plan)
     if is_tested:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_contracts.catalogue import ENDPOINTS
-from data_contracts.errors import AgreementViolation, Equivocation, TooFewPartners
+from data_contracts.errors import AgreementViolation, Equivocation, TooFewPartners, UpdateMismatch
 from data_contracts.plan import RoundPlan
 from data_contracts.references import BlobReference
 from data_contracts.writing import read_table
@@ -37,7 +37,6 @@ from tasks.local_training.jobs import BaselineName, Centralised, Score
 from tasks.local_training.parameters import write_parameters
 from tasks.rounds.partner import next_plan
 from tasks.rounds.patience import Patience
-from tasks.rounds.retention import vector_reference
 from tasks.rounds.study import Study
 from tasks.rounds.verification import check_outcome, read_round, repeat_sum
 from tasks.studies import catalogue as catalogue_study
@@ -222,7 +221,7 @@ async def work_on(
             trunk=partner.trunk(plan.model_in),
             places=partner.places,
             head=_first_head(partner, asked) if counted is None else counted / HEAD,
-            optimizer=None if counted is None else existing(counted / OPTIMIZER),
+            optimizer=None if counted is None else _optimizer_of(partner, counted),
             seed=partner.site.seed,
             run_job=partner.run_job,
         )
@@ -338,56 +337,20 @@ async def train_alone(partner: Partner, plan: RoundPlan) -> Arm:
     return Arm(trunk=output / "trunk.safetensors", head=output / "head-0.safetensors")
 
 
+def _optimizer_of(partner: Partner, counted: Path) -> Path:
+    """What the optimizer remembers of the round whose head is built upon."""
+    if not (counted / OPTIMIZER).exists():
+        raise UpdateMismatch(
+            f"'{partner.site.name}' has its head of round {int(counted.name[1:])} without what the optimizer remembered: "
+            "the run was begun with another version, or a file was removed",
+            advice="start another run",
+        )
+    return counted / OPTIMIZER
+
+
 def is_shown(plan: RoundPlan) -> bool:
     """Whether a round is a Prefect task of its own: all are, but for minibatches that nobody scores."""
     return plan.study != QSAR_MINIBATCHES.name or minibatch_study.parameters_of(plan).is_shown(plan.round)
-
-
-def leave_round(
-    partner: Partner, plan: RoundPlan, outcome: Mapping[str, Any], parameters: TrainingParameters | None
-) -> None:
-    """Drop what no later round may build on, or needs: the vector, older optimizers, heads between scored minibatches.
-
-    And head and optimizer of a round that did not count this partner, so that they, and with them the model, depend on
-    the committed cohorts alone and not on how far a late partner had come.
-    """
-    directory = partner.round_directory(plan.round)
-    for name in ("update.npy", "gradient.npy"):
-        (directory / name).unlink(missing_ok=True)
-    if partner.site.name not in outcome["survivors"]:
-        for name in (HEAD, OPTIMIZER):
-            (directory / name).unlink(missing_ok=True)
-        return
-    before = partner.counted_before(plan.round)
-    passed = partner.counted_before(_number_of(before)) if before else None
-    for older in (passed, before if plan.study == EVALUATION.name else None):
-        if older is not None:
-            (older / OPTIMIZER).unlink(missing_ok=True)
-    if plan.study == QSAR_MINIBATCHES.name and parameters is not None:
-        _leave_minibatch(partner, plan, parameters, passed=passed)
-
-
-def _leave_minibatch(
-    partner: Partner, plan: RoundPlan, parameters: TrainingParameters, *, passed: Path | None
-) -> None:
-    """Drop copies of vectors and models, and, between two scored rounds, older heads."""
-    board = partner.board
-    vector = vector_reference(board, plan, board.identity.name)
-    is_candidate = (plan.round - 1) % parameters.evaluate_every == 0
-    for blob in (vector, None if is_candidate else plan.model_in):
-        if blob is not None:
-            board.mailbox.blobs.forget(blob)
-    if passed is not None and _number_of(passed) % parameters.evaluate_every:
-        (passed / HEAD).unlink(missing_ok=True)
-
-
-def _number_of(directory: Path) -> int:
-    return int(directory.name.removeprefix("r"))
-
-
-def existing(path: Path) -> Path | None:
-    """A file's path if it is there."""
-    return path if path.exists() else None
 
 
 def compare_preparation(partner: Partner) -> PreparationCheck:

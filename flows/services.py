@@ -7,6 +7,7 @@ Source: own; Prefect's own temporary server stays behind when its client is kill
 import contextlib
 import fcntl
 import functools
+import http.client
 import importlib.util
 import json
 import sys
@@ -15,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from data_contracts.errors import SettingsError, WorkFailed
@@ -265,7 +266,7 @@ def _start_serving(home: Path) -> Process:
     assert prefect is not None  # noqa: S101 - started before
     assert prefect.port is not None  # noqa: S101 - a server has one
     deployment = f"http://127.0.0.1:{prefect.port}/api/deployments/name/{deployment_of(home)}"
-    launched = datetime.now(UTC)
+    since = datetime.now(UTC) + timedelta(seconds=2)  # importing the flows takes longer
     return _start(
         home,
         "serve",
@@ -273,7 +274,7 @@ def _start_serving(home: Path) -> Process:
         environment=client_environment(home, port=prefect.port),
         port=None,
         detached=True,
-        works=lambda: _is_served(deployment, since=launched),
+        works=lambda: _is_served(deployment, since=since),
     )
 
 
@@ -324,12 +325,15 @@ def _answers(url: str) -> bool:
 
 
 def _is_served(deployment: str, *, since: datetime) -> bool:
-    """Whether somebody has asked for a deployment's due runs since then: that it is registered, it may be from before."""
+    """Whether somebody has asked for a deployment's due runs since then: that it is registered, it may be from before.
+
+    Prefect writes down that somebody asked up to two seconds later, so the time must lie as long after the launch.
+    """
     try:
         with urllib.request.urlopen(deployment, timeout=5) as answer:  # noqa: S310 - our own loopback address
             polled = json.load(answer)["last_polled"]
             return polled is not None and datetime.fromisoformat(polled) > since
-    except (OSError, urllib.error.HTTPError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
         return False
 
 

@@ -135,10 +135,10 @@ def _local_steps(job: LocalSteps, *, place: Place) -> LocalStepsResult:
     write_catalogue(trained_model, learner.head_arrays(), places)
     np.subtract(after, before, out=after)
     write_vector(job.output / "update.npy", after)
-    write_parameters(job.output / "head.safetensors", learner.head_arrays())
     optimizer = job.output / "optimizer.safetensors" if job.keep_optimizer else None
-    if optimizer is not None:
+    if optimizer is not None:  # before the head, by which a round is known
         write_parameters(optimizer, learner.optimizer_state())
+    write_parameters(job.output / "head.safetensors", learner.head_arrays())
     return LocalStepsResult(
         update=job.output / "update.npy",
         head=job.output / "head.safetensors",

@@ -21,7 +21,7 @@ from tests.chaos.disturbances import disturb, draw, end
 from tests.chaos.parties import PARTIES, PARTNERS, Parties
 from tests.chaos.reference import committed_rounds, differences, undisturbed_outcomes
 
-ROUNDS = 2
+ROUNDS = 4
 TRAINING = (
     *("--hidden", 16, "--rounds", ROUNDS, "--local-epochs", 1, "--batch-size", 32),
     *("--round-deadline-seconds", 40),

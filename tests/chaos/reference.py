@@ -59,7 +59,7 @@ async def _all(parties, run_id, rounds, scratch):
         name: Board(mailbox=mailbox, identity=one, roster=roster, run_id=run_id)
         for name, one in identities.items()
     }
-    heads: dict[str, Path] = {}
+    counted_last: dict[str, Path] = {}
     compared = []
     for plan, announced, board in rounds:
         if plan.round < 2:  # public: the list of endpoints, and the first model
@@ -68,7 +68,7 @@ async def _all(parties, run_id, rounds, scratch):
         counted = announced["survivors"]
         with patch.object(coordinator_module, "Patience", _impatient(plan, counted)):
             outcome = await _round(
-                parties, run_id, plan, counted, boards=boards, heads=heads, scratch=scratch
+                parties, run_id, plan, counted, boards=boards, counted_last=counted_last, scratch=scratch
             )
         compared.append((announced, outcome))
         if outcome != announced:
@@ -82,7 +82,7 @@ def _impatient(plan, counted):
     return lambda deadline_seconds: Patience(min(deadline_seconds, seconds))
 
 
-async def _round(parties, run_id, plan, counted, *, boards, heads, scratch):
+async def _round(parties, run_id, plan, counted, *, boards, counted_last, scratch):
     study = STUDIES[plan.study]
     blobs = boards["coordinator"].mailbox.blobs
     work = {}
@@ -93,18 +93,20 @@ async def _round(parties, run_id, plan, counted, *, boards, heads, scratch):
         if plan.study == catalogue_study.CATALOGUE.name:
             inputs = catalogue_study.PartnerInputs(dataset=site.prepared, blobs=blobs)
         else:
+            last = counted_last.get(name)
             inputs = training_study.PartnerInputs(
                 name=name,
                 dataset=site.prepared,
                 trunk=blobs.path(plan.model_in),
                 places=site.root / "places.npy",
-                head=heads.get(name),
+                head=last and last / "head.safetensors",
+                optimizer=last and last / "optimizer.safetensors",
                 seed=site.seed,
                 run_job=run_job,
             )
         await study.compute(plan, inputs, directory)
         if (directory / "head.safetensors").exists():
-            heads[name] = directory / "head.safetensors"
+            counted_last[name] = directory
         work[name] = (site, directory)
 
     async def contribute(name):

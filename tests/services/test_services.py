@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -147,7 +147,7 @@ def test_what_is_registered_and_not_served_is_started_and_serves_when_up_says_so
     deployment = f"{urls['prefect']}/api/deployments/name/{services.DEPLOYMENT}"
     (serving,) = (service for service in started.services if service.name == "serve")
     processes.stop(processes.identify(serving.pid), grace_seconds=10)
-    since = datetime.now(UTC)
+    since = datetime.now(UTC) + timedelta(seconds=2)
     assert ask(deployment)["last_polled"]  # still registered, and once served
     assert not services._is_served(deployment, since=since)
     assert services.up(home).changed == ("serve",)
