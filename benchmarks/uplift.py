@@ -1,7 +1,7 @@
 """Does joining pay? Every arm on a public table, over several splits into companies, every seed shown.
 
 Why: the claim that matters, to be repeated by anybody with the table. Runs: by hand, minutes a seed; each run resumes,
-`python benchmarks/uplift.py chembl_5thresh.csv.gz --seeds 1 2 3 4 5 --run --hidden 400 --baselines logistic boosted`.
+`python benchmarks/uplift.py chembl_5thresh.csv.gz --seeds 1 2 3 4 5 --run --baselines logistic boosted`.
 Source: own; RIPtoP as in MELLODDY's evaluation. Intervals are drawn over assays, and over seeds crossed with them.
 """
 
@@ -221,7 +221,9 @@ def main() -> None:
     parser.add_argument("--partners", default="4")
     parser.add_argument("--scenario", default="shared-assays")
     parser.add_argument("--home", type=Path, default=Path("motet-home"))
-    parser.add_argument("--run", nargs=argparse.REMAINDER, default=["--hidden", "400"], help="for motet run")
+    parser.add_argument(
+        "--run", nargs=argparse.REMAINDER, default=[], help="options of motet run (default: its own)"
+    )
     chosen = parser.parse_args()
     found = Endpoints(pa.concat_tables(tables_of(chosen).values(), promote_options="permissive"))
     arms = [arm for arm in ARMS if found.has(arm)]
